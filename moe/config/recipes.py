@@ -2,22 +2,29 @@
 
 from collections.abc import Iterator, Mapping
 
+from experts.lora import LoraSettings
 from moe.config.stages import STAGES, LossSettings, StagesSettings
 
 
 def recipe_conflicts(
-    stages: StagesSettings, losses: LossSettings, dropouts: Mapping[str, float], language: bool
+    stages: StagesSettings,
+    losses: LossSettings,
+    adapters: Mapping[str, LoraSettings],
+    dropouts: Mapping[str, float],
+    language: bool,
 ) -> list[str]:
     """Contradictions between a run's training recipes and its other settings, one sentence each.
 
     Args:
-        dropouts: probability of dropout on the path to the predictions, by setting.
+        adapters: settings of the experts, by key of the config.
+        dropouts: probability of the other dropout on the path to the predictions, by key.
         language: whether the run trains a language model.
     """
     return [
         *_loraplus_conflicts(stages),
         *_average_conflicts(stages),
-        *_rdrop_conflicts(losses.rdrop, dropouts, language),
+        *_rdrop_conflicts(losses.rdrop, adapters, dropouts, language),
+        *_adamix_conflicts(stages.shard, adapters),
     ]
 
 
@@ -36,13 +43,24 @@ def _average_conflicts(stages: StagesSettings) -> Iterator[str]:
             )
 
 
-def _rdrop_conflicts(weight: float, dropouts: Mapping[str, float], language: bool) -> Iterator[str]:
+def _rdrop_conflicts(
+    weight: float, adapters: Mapping[str, LoraSettings], dropouts: Mapping[str, float], language: bool
+) -> Iterator[str]:
     if not weight:
         return
     if language:
         yield f"losses.rdrop is {weight:g}, but it compares predictions of classes, not of words: set it to 0"
-    elif not any(dropouts.values()):
+    elif not any(dropouts.values()) and not any(its.dropout or its.adamix > 1 for its in adapters.values()):
         yield (
-            f"losses.rdrop is {weight:g}, but without dropout both passes predict the same: "
-            f"set one of {', '.join(dropouts)} above 0, or losses.rdrop to 0"
+            f"losses.rdrop is {weight:g}, but without dropout both passes predict the same: set one of "
+            f"{', '.join(f'{key}.dropout' for key in (*adapters, *dropouts))} above 0, or losses.rdrop to 0"
         )
+
+
+def _adamix_conflicts(shard: bool, adapters: Mapping[str, LoraSettings]) -> Iterator[str]:
+    for key, its in adapters.items():
+        if shard and its.adamix > 1:
+            yield (
+                f"stages.shard is true, but {key}.adamix is {its.adamix}, which needs unsharded weights: "
+                "set stages.shard to false"
+            )

@@ -297,17 +297,14 @@ def find_conflicts(run: RunSettings) -> list[str]:
                 "use a neutral template"
             )
         conflicts += _question_conflicts(run, domain) if run.language else _label_conflicts(run, domain)
-    dropouts = {"lora": run.lora, "shared": run.shared, "backbone": run.backbone, "heads": run.heads}
-    return (
-        conflicts
-        + _single_pass_conflicts(run)
-        + recipe_conflicts(
-            run.stages,
-            run.losses,
-            dropouts={f"{name}.dropout": part.dropout for name, part in dropouts.items() if part is not None},
-            language=run.language is not None,
-        )
+    recipes = recipe_conflicts(
+        run.stages,
+        run.losses,
+        adapters={"lora": run.lora} | ({} if run.shared is None else {"shared": run.shared}),
+        dropouts={"backbone": run.backbone.dropout, "heads": run.heads.dropout},
+        language=run.language is not None,
     )
+    return conflicts + _single_pass_conflicts(run) + recipes
 
 
 def _single_pass_conflicts(run: RunSettings) -> list[str]:

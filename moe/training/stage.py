@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experts.domain import LabelSpace
 from moe import distributed
-from moe.config.stages import LossSettings, Stage
+from moe.config.stages import SHARED, LossSettings, Stage
 from moe.console import info
 from moe.data.collator import Collate
 from moe.model.mixture import Mixture
@@ -139,7 +139,17 @@ def stage_job(
         run_name=f"{work.out.resolve().name}/{name}",
         frozen=work.frozen_experts,
         callbacks=work.callbacks,
+        copies=_adamix_copies(work, model, stage, expert),
     )
+
+
+def _adamix_copies(work: Workspace, model: Mixture, stage: Stage, expert: str | None) -> dict[str, int]:
+    """The copies of B of each expert that a stage trains; the pooled LoRA has the shared expert's."""
+    run, bank = work.run, model.bank
+    trained = [expert] if expert else [name for name in bank.adapters if name not in work.frozen_experts]
+    is_shared = {name: stage is SHARED or name in bank.shared_experts for name in trained}
+    settings = {name: run.shared if shared and run.shared else run.lora for name, shared in is_shared.items()}
+    return {name: its.adamix for name, its in settings.items()} if "experts" in stage.trains else {}
 
 
 def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:

@@ -30,7 +30,7 @@ def test_saved_settings_are_read_again(settings: dict[str, object]) -> None:
 
 
 def test_saved_settings_of_a_fresh_expert_have_no_init() -> None:
-    assert set(SharedSettings().model_dump()) == {"r", "alpha", "dropout", "targets", "rslora"}
+    assert set(SharedSettings().model_dump()) == {"r", "alpha", "dropout", "targets", "rslora", "adamix"}
 
 
 def test_only_a_trained_expert_is_frozen() -> None:
