@@ -73,9 +73,9 @@ def _with_predictions(result: SavedResult) -> SavedResult:
 
 
 def read_all_results(out: Path) -> list[SavedResult]:
-    """Return the results of all seeds so far."""
-    seeds = [int(path.stem.split("-")[1]) for path in sorted(out.glob("results-*.jsonl"))]
-    return [result for seed in seeds for result in read_results(out, seed)]
+    """Return the results of all seeds so far, in the folder and its sub-folders."""
+    paths = sorted(out.rglob("results-*.jsonl"), key=lambda path: (path.name, path))
+    return [_with_predictions(result) for path in paths for result in read_lines(path)]
 
 
 def predictions_by_task(results: Sequence[SavedResult], space: LabelSpace) -> dict[str, TaskPredictions]:

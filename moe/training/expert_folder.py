@@ -37,6 +37,7 @@ def save_expert(
     data_hashes: Mapping[str, str],
     init: InitOrigin | None,
     folder: Path | None = None,
+    prototypes: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a trained expert's folder, replacing an earlier one, and delete its checkpoints.
 
@@ -44,6 +45,7 @@ def save_expert(
         weights: of the adapter, by name.
         polarity: see `build_expert_card`, as for the others up to `init`.
         folder: to write; by default the expert's own in `experts/`.
+        prototypes: statistics of its training states, from which a router can start.
     """
     adapter, heads = model.bank.adapters[name].adapter, model.heads.state_dict()
     card = build_expert_card(
@@ -70,6 +72,7 @@ def save_expert(
             config=config,
             metrics=metrics,
             overwrite=True,
+            prototypes=prototypes,
         )
     )
     distributed.on_main_process(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))
