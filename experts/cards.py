@@ -16,6 +16,8 @@ EXPERT_CARD = "expert.json"
 """File name of an expert's card."""
 ADAPTER, ADAPTER_CONFIG, HEADS = "adapter_model.safetensors", "adapter_config.json", "heads.safetensors"
 CONFIG, METRICS, README = "config.yaml", "metrics.json", "README.md"
+PROTOTYPES = "prototypes.safetensors"
+"""Statistics of an expert's training states, from which a router can start; optional."""
 EXPERTS = "experts"
 """Folder of the experts in the folder of a mixture or a run."""
 EXPERT_FILES = (EXPERT_CARD, ADAPTER_CONFIG, ADAPTER, HEADS, CONFIG, METRICS, README)

@@ -1,7 +1,7 @@
 """Expert folders: PEFT's two adapter files, the heads and the card, and checks of an expert before it is merged."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from experts.atomic_io import (
     atomic_folder,
     check_manifest,
     read_json,
+    read_manifest,
     restore_folder,
     sha256_of,
     write_json,
@@ -27,6 +28,7 @@ from experts.cards import (
     EXPERT_FILES,
     HEADS,
     METRICS,
+    PROTOTYPES,
     README,
     read_record,
     without_folders,
@@ -43,6 +45,7 @@ __all__ = [
     "CONFIG",
     "HEADS",
     "METRICS",
+    "PROTOTYPES",
     "README",
     "BackboneId",
     "ExpertCard",
@@ -132,6 +135,7 @@ class ExpertFolder:
         weights: the adapter's tensors under PEFT's keys.
         heads: tensors of its class and polarity heads; empty for a plain PEFT adapter.
         card: its metadata; None for a plain PEFT adapter.
+        prototypes: statistics of its training states, from which a router can start; empty if the folder has none.
     """
 
     path: Path
@@ -139,6 +143,7 @@ class ExpertFolder:
     weights: dict[str, Tensor]
     heads: dict[str, Tensor]
     card: ExpertCard | None
+    prototypes: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -160,6 +165,7 @@ def write_expert(
     config: str,
     metrics: Mapping[str, object],
     overwrite: bool = False,
+    prototypes: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write an expert's folder atomically.
 
@@ -172,11 +178,14 @@ def write_expert(
         config: the resolved config of the run as YAML.
         metrics: all metrics measured in training.
         overwrite: replace the folder if it exists.
+        prototypes: statistics of its training states; None writes no file.
 
     Raises:
         Fault: if the folder exists and `overwrite` is false, or if it cannot be written.
     """
     with atomic_folder(folder, overwrite) as temporary:
+        if prototypes is not None:
+            save_tensors(temporary / PROTOTYPES, prototypes)
         write_adapter(temporary, adapter, weights)
         save_tensors(temporary / HEADS, heads)
         write_json(temporary / CARD, card.model_dump(mode="json"))
@@ -231,7 +240,10 @@ def read_expert(folder: Path) -> ExpertFolder:
     check_manifest(folder, "an expert", EXPERT_FILES)
     card = read_expert_card(folder / CARD)
     config, weights = read_adapter(folder)
-    return ExpertFolder(folder, config, weights, load_tensors(folder / HEADS), card)
+    hashes = read_manifest(folder)
+    listed = isinstance(hashes, dict) and PROTOTYPES in hashes
+    prototypes = load_tensors(folder / PROTOTYPES) if listed else {}
+    return ExpertFolder(folder, config, weights, load_tensors(folder / HEADS), card, prototypes)
 
 
 def read_expert_card(path: Path) -> ExpertCard:

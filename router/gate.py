@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from router.prior import PriorKind, RouterPrior
+
 
 class GateSettings(BaseModel):
     """Settings of the router network and its gates (FinTeamExperts eq. 1 to 4, FinSA-MoE's router).
@@ -58,6 +60,24 @@ class GateSettings(BaseModel):
     fixed: tuple[Annotated[float, Field(ge=0, le=10**6)], ...] | None = Field(
         None, description="weights of kind `fixed`, one per expert, scaled to sum 1; null is equal weights"
     )
+    init: PriorKind = Field(
+        "random",
+        description="start of the router when experts are merged: random weights, the domains' prototypes, the first "
+        "singular vectors of the experts' updates, or gates trained with the experts; see `moe merge --router`",
+    )
+    unfamiliar: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="share of validation rows that init `centroid` takes as unfamiliar, far from every prototype; more "
+        "marks more texts, 0 none",
+    )
+    expert_gate_steps: int = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="steps in which each expert's own gate is trained after it, for init `phatgoose`; 0 trains none",
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -69,6 +89,9 @@ class GateSettings(BaseModel):
             raise ValueError(
                 f"unit `token` cannot use {self.queries} queries, which attend over a text: set queries to 0"
             )
+        if self.init != "random" and (self.kind == "fixed" or self.unit == "token"):
+            found = "kind `fixed`" if self.kind == "fixed" else "unit `token`"
+            raise ValueError(f"init `{self.init}` cannot be used with {found}: set init to `random`")
         if self.fixed is not None and self.kind != "fixed":
             raise ValueError(
                 f"fixed weights cannot be used with kind `{self.kind}`: remove them or set kind to `fixed`"
@@ -154,6 +177,7 @@ class Gate(nn.Module):
         self.attend = nn.Linear(dim, settings.queries, bias=False) if settings.queries else None
         self.net = _router_network(dim * (1 + settings.queries), self.num_groups + self.num_experts, settings)
         self._row_masks: list[RemovableHandle] = []
+        self.prior = None if settings.init == "random" else RouterPrior(dim, len(roles), settings.init)
         if settings.kind == "fixed":
             self.requires_grad_(False)
         self._init_weights()
@@ -216,26 +240,42 @@ class Gate(nn.Module):
             mask: tokens of the text itself (B, T).
 
         Returns:
-            (B, (1 + Q) · D) for texts, (B, T, D) for tokens.
+            (B, (1 + Q) · D) for texts, (B, T, D) for tokens; a router that did not start at random has the scores of
+            its prior (B, E) as last columns.
         """
         if self.settings.unit == "token":
             return normalize_states(states)  # (B, T, D)
         mean = mean_summary(states, mask)  # (B, D)
-        if self.attend is None:
+        if self.attend is None and self.prior is None:
             return mean
-        masked = _masked_states(states, mask)  # (B, T, D)
+        parts, masked = [mean], _masked_states(states, mask)  # (B, T, D)
         with torch.autocast(masked.device.type, enabled=False):
-            scores = self.attend(masked).masked_fill(
-                ~mask.bool()[..., None], torch.finfo(masked.dtype).min
-            )  # (B, T, Q)
-            attended = scores.softmax(1).transpose(1, 2) @ masked  # (B, Q, D)
-        return torch.cat([mean, attended.flatten(1)], 1)  # (B, (1 + Q) · D)
+            if self.attend is not None:
+                scores = self.attend(masked).masked_fill(
+                    ~mask.bool()[..., None], torch.finfo(masked.dtype).min
+                )  # (B, T, Q)
+                parts.append((scores.softmax(1).transpose(1, 2) @ masked).flatten(1))  # (B, Q · D)
+            if self.prior is not None:
+                parts.append(self.prior(mean, masked, mask.bool().sum(1, keepdim=True)))  # (B, E)
+        return torch.cat(parts, 1)
 
     def logits(self, summary: Tensor) -> Tensor:
         """Return group and expert logits (B, G + E) of text summaries, or (B, T, G + E) of tokens, always in fp32."""
         with torch.autocast(summary.device.type, enabled=False):
-            logits: Tensor = self.net(summary.float())
-            return logits
+            if self.prior is None:
+                logits: Tensor = self.net(summary.float())
+                return logits
+            prior = summary[..., -self.num_experts :].float()  # (B, E)
+            by_group = prior[..., None, :].masked_fill(~self._group_mask(), float("-inf")).logsumexp(-1)  # (B, G)
+            learned: Tensor = self.net(summary[..., : -self.num_experts].float())  # (B, G + E)
+            return learned + torch.cat([by_group, prior], -1)
+
+    def is_unfamiliar(self, summary: Tensor) -> Tensor | None:
+        """Return which texts (B,) lie beyond the threshold of the prototypes; None without prototypes."""
+        if self.prior is None or self.prior.prototypes is None:
+            return None
+        prototypes = self.prior.prototypes
+        return prototypes.distance(summary[:, : prototypes.means.shape[1]]) > prototypes.threshold
 
     def compute_gates(self, logits: Tensor, hard: bool = False) -> GateOutput:
         """Return the gates of logits (B, G + E) or (B, T, G + E).

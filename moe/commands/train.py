@@ -113,11 +113,25 @@ def pretrain_(
 
 
 @app.command(
-    cls=RenamedOptions, epilog=examples("moe merge", "moe merge runs/demo/experts/news adapters/forum --run runs/mine")
+    cls=RenamedOptions,
+    epilog=examples(
+        "moe merge",
+        "moe merge runs/demo/experts/news adapters/forum --run runs/mine",
+        "moe merge --router centroid --run runs/mine",
+    ),
 )
 def merge(
     experts: Annotated[
         list[Path] | None, typer.Argument(help="Expert folders; default: all of the run.", show_default=False)
+    ] = None,
+    router: Annotated[
+        str | None,
+        typer.Option(
+            "--router",
+            help="Start of the router: centroid (prototypes of the experts' training states), arrow (the experts' "
+            "weights alone), phatgoose (gates trained with the experts), random; default: gate.init of the config.",
+            show_default=False,
+        ),
     ] = None,
     config: ConfigOption = None,
     run: RunOption = None,
@@ -125,10 +139,10 @@ def merge(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Combine experts on one backbone under a newly initialised router; writes `moe-init/`."""
+    """Combine experts on one backbone under a router that needs no training; writes `moe-init/`."""
     from moe.training.steps import merge_experts, training_summary
 
-    work = open_workspace(config, run, sets)
+    work = open_workspace(config, run, [*(sets or ()), *([f"gate.init={router}"] if router else ())])
     folder = merge_experts(work, experts or (), overwrite)
     stale = _report_stale(work)
     print_text(training_summary([folder], work.reused, stale=stale), str(folder), json_)

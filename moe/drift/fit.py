@@ -79,12 +79,14 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
     return ReferenceFit(model=str(folder), fitted=card.fitted, held=card.held)
 
 
-def fit_state_distribution(states: np.ndarray, domains: np.ndarray, names: Sequence[str]) -> StateDistribution:
+def fit_state_distribution(
+    states: np.ndarray, domains: np.ndarray, names: Sequence[str], components: int = PCA_COMPONENTS
+) -> StateDistribution:
     """Fit the distribution of states (N, D) whose domains are `domains` (N,), each one of `names`."""
     states = states.astype(np.float64)
     means = np.stack([states[domains == name].mean(0) for name in names])  # (G, D)
     centered = states - means[[list(names).index(name) for name in domains]]  # (N, D)
-    pca = PCA(min(PCA_COMPONENTS, min(centered.shape) - 1), svd_solver="full").fit(centered)
+    pca = PCA(min(components, min(centered.shape) - 1), svd_solver="full").fit(centered)
     smallest = float(np.finfo(np.float32).tiny)
     variances, noise = (np.maximum(value, smallest) for value in (pca.explained_variance_, pca.noise_variance_))
     return StateDistribution(means, pca.components_, variances, float(noise))

@@ -14,6 +14,7 @@ from moe.checkpoints.mixture_card import DomainCard, ExpertOrigin, MixtureCard
 from moe.config.run import RunSettings
 from moe.console import info
 from moe.merging.head_init import TrainedHeads, init_heads
+from moe.merging.router_init import init_router
 from moe.model.backbone import Backbone, BackboneSettings
 from moe.model.heads import HeadSettings, NoHeads
 from moe.model.mixture import Mixture
@@ -30,10 +31,10 @@ class MergeParts:
 
 
 def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone) -> tuple[Mixture, MixtureCard]:
-    """Add experts to one backbone, with a fresh router and merged heads.
+    """Add experts to one backbone, with a router that starts as `gate.init` says, and merged heads.
 
     Raises:
-        Fault: if experts do not fit the backbone, the config or each other.
+        Fault: if experts do not fit the backbone, the config or each other, or lack what the router starts from.
     """
     parts = check_merge(run, experts, backbone.id)
     all_experts = [*parts.experts, *([parts.shared] if parts.shared else [])]
@@ -68,6 +69,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
     model = build_mixture(card, backbone, {name: adapter.peft_config for name, adapter in adapters.items()})
     for expert in all_experts:
         model.bank.load_adapter(expert.name, expert.weights)
+    init_router(model, parts.experts)
     if not isinstance(model.heads, NoHeads):
         init_heads(model.heads, {expert.name: [TrainedHeads.of(expert)] for expert in parts.experts}, model.labels)
     return model.eval(), card

@@ -21,6 +21,7 @@ from moe.model.mode import SOFT, RoutingMode
 from moe.model.outputs import ForwardContext, MixtureOutput, RouterOutput
 from moe.model.trunk import EndOfTrunk, Trunk
 from router.gate import Gate, GateOutput, equal_gates, hard_gates, restrict_gates
+from router.prior import mute_gates
 
 
 class Mixture(nn.Module):
@@ -108,7 +109,8 @@ class Mixture(nn.Module):
         pooled = pool(states, real, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:
             pooled.requires_grad_()  # DAO measures gradients there even when everything below is frozen
-        out = self.heads(pooled, gates)
+        # The shared expert has no heads of its own here: those of the experts read its states of an unfamiliar text.
+        out = self.heads(pooled, gates if routing is None or routing.unfamiliar is None else routing.gates)
         return MixtureOutput(pooled, out.logits, out.polarity, routing, gates)
 
     def encode_trunk(
@@ -254,14 +256,18 @@ class Mixture(nn.Module):
         mask = self._remaining(mode)  # (E,)
         beams = states.shape[0] // context.content.shape[0]  # len() would fix the number of texts of an exported graph
         content = context.content.repeat_interleave(beams, 0)  # (B', T)
-        logits = self.gate.logits(self.gate.summary(states, content))  # (B, G + E)
+        summary = self.gate.summary(states, content)  # (B, (1 + Q) · D)
+        logits, unfamiliar = self.gate.logits(summary), self.gate.is_unfamiliar(summary)  # (B, G + E), (B,)
         logits_for_loss = logits.view_as(logits)  # (B, G + E)
         gates = self._mix(logits_for_loss, context, mask).gates  # (B, E)
         probs = self.gate.compute_gates(logits).probs  # (B, E)
         no_expert = mask is not None and not bool(mask.any())
         gates = gates.detach() if mode.detach_gates else torch.zeros_like(gates) if no_expert else gates  # (B, E)
-        self.bank.set_gates(gates, disabled=disabled, replacement=mode.replacement)
-        context.routing = RouterOutput(gates, probs, logits, logits_for_loss)
+        updates = gates
+        if unfamiliar is not None and not self.training and mode == SOFT and self.bank.shared_experts:
+            updates = mute_gates(gates, unfamiliar, context.allowed)  # (B, E), the shared expert answers them alone
+        self.bank.set_gates(updates, disabled=disabled, replacement=mode.replacement)
+        context.routing = RouterOutput(gates, probs, logits, logits_for_loss, unfamiliar)
         if context.keep:
             context.probs.append(probs)
 

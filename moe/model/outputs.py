@@ -17,12 +17,14 @@ class RouterOutput:
         probs: (B, E), soft probabilities, for the routing losses and for reports.
         logits: (B, G + E), read by the domain and balance losses.
         logits_for_loss: the same values on the path of the sentiment loss only, so that its gradient can be separated.
+        unfamiliar: (B,) bool, texts far from every prototype; None for a router without prototypes.
     """
 
     gates: Tensor
     probs: Tensor
     logits: Tensor
     logits_for_loss: Tensor
+    unfamiliar: Tensor | None = None
 
 
 @dataclass

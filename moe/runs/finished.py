@@ -114,15 +114,22 @@ def merge_differences(work: Workspace, folder: Path, experts: Sequence[ExpertFol
     return [*changed, *added, *removed, *merge_setting_differences(work, folder)]
 
 
-def merge_setting_differences(work: Workspace, folder: Path) -> list[str]:
-    """Return which settings of a merge differ from those of now."""
+def merge_setting_differences(work: Workspace, folder: Path, ignored: Sequence[str] = ()) -> list[str]:
+    """Return which settings of a merge differ from those of now.
+
+    Args:
+        ignored: dotted keys that may differ.
+    """
     stored = _stored_settings(folder)
     if isinstance(stored, str):
         return [stored]
     card = parse_mixture_card(folder)
     names = [domain.name for domain in card.domains]
     before, now = (
-        _flatten({"seed": run.seed, "template": run.template} | _dump(run, "gate", "heads") | _roles(run, names))
+        _without(
+            _flatten({"seed": run.seed, "template": run.template} | _dump(run, "gate", "heads") | _roles(run, names)),
+            ("gate.expert_gate_steps", *ignored),
+        )
         for run in (stored, work.run)
     )
     return [*_compare(before, now), *_changed_backbone(stored, work, card.backbone)]

@@ -38,6 +38,7 @@ def save_expert(
     data_hashes: Mapping[str, str],
     init: InitOrigin | None,
     folder: Path | None = None,
+    prototypes: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a trained expert's folder, replacing an earlier one, and delete its checkpoints.
 
@@ -45,6 +46,7 @@ def save_expert(
         weights: of the adapter, by name.
         polarity: see `build_expert_card`, as for the others up to `init`.
         folder: to write; by default the expert's own in `experts/`.
+        prototypes: statistics of its training states, from which a router can start.
     """
     adapter, heads = model.bank.adapters[name].adapter, model.heads.state_dict()
     card = build_expert_card(
@@ -71,6 +73,7 @@ def save_expert(
             config=config,
             metrics=metrics,
             overwrite=True,
+            prototypes=prototypes,
         )
     )
     distributed.on_main_process(lambda: shutil.rmtree(work.checkpoints(name), ignore_errors=True))

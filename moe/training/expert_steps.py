@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
+from torch import Tensor
 
 from experts.adapter import build_adapter
 from experts.domain import Domain
@@ -31,6 +32,7 @@ from moe.training.expert_folder import place_frozen_expert, require_shared_exper
 from moe.training.expert_init import load_expert_start
 from moe.training.job import TrainResult
 from moe.training.language.lm_dataset import LMCorpora
+from moe.training.prototypes import expert_gate, state_prototype
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
 
@@ -204,7 +206,17 @@ class NewExpert:
             shared=self.shared,
             data_hashes=training_hashes(self.work, self.domains),
             init=self.init,
+            prototypes=self._prototypes(),
         )
+
+    def _prototypes(self) -> dict[str, Tensor] | None:
+        """Statistics from which a router can start; none of the shared expert, nor of a language model's."""
+        run = self.work.run
+        if self.stage is SHARED or run.language is not None:
+            return None
+        length, steps = run.backbone.resolved_length, run.gate.expert_gate_steps
+        prototype = state_prototype(self.model, self.data.rows, run.template, length, run.seed)
+        return prototype | expert_gate(self.model, self.data, steps=steps, seed=self.seed)
 
 
 def new_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed: int) -> NewExpert:

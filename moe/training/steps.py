@@ -40,9 +40,12 @@ from moe.training.expert_folder import card_metrics
 from moe.training.expert_steps import labelled_data
 from moe.training.job import NewcomerScope, TrainResult
 from moe.training.language.lm_dataset import LMCorpora
+from moe.training.prototypes import fit_threshold
 from moe.training.selection import select_best_mixture
 from moe.training.stage import TrainingData, run_stage
 
+ROUTER_START = ("gate.init", "gate.unfamiliar")
+"""Settings of a merge that the training of its router takes from the merged mixture."""
 LoadData = Callable[[Workspace, Mixture], TrainingData]
 """Loads the training data of a mixture of a run."""
 
@@ -76,6 +79,7 @@ def merge_experts(work: Workspace, folders: Sequence[Path] = (), overwrite: bool
     info("merging " + (", ".join(map(str, folders)) or "nothing"))
     backbone = load_backbone(work.run.backbone, lm_head=work.run.language is not None)
     model, card = merge(work.run, experts, backbone)
+    fit_threshold(work, model)
     config = work.run.as_yaml()
     distributed.on_main_process(lambda: write_mixture(target, model, card, config=config, metrics={}, overwrite=True))
     return target
@@ -130,7 +134,7 @@ def train_router(work: Workspace, overwrite: bool = False, resume: bool = False)
 def _check_merged(work: Workspace, merged: Path) -> None:
     """Check that the merged mixture is of the run's experts and settings of now."""
     reasons = [f"{name} was trained again since" for name in retrained_experts(work, merged)]
-    if reasons := [*reasons, *merge_setting_differences(work, merged)]:
+    if reasons := [*reasons, *merge_setting_differences(work, merged, ROUTER_START)]:
         raise Fault(
             f"{merged} merged from the current experts with the current settings",
             "; ".join(reasons),
