@@ -21,10 +21,10 @@ def equality(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("equality")
 
 
-def compare(equality: ModuleType, found: list[list[float]], experts: list[list[bool]]) -> dict:
+def compare(equality: ModuleType, measured: list[list[float]], experts: list[list[bool]]) -> dict:
     expected = equality.Answers(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[True, False], [False, True]]))
     fp32 = equality.Precision("cuda fp32", "cuda")
-    return equality.compare([expected], [equality.Answers(np.array(found), np.array(experts))], fp32)
+    return equality.compare([expected], [equality.Answers(np.array(measured), np.array(experts))], fp32)
 
 
 def test_equality_fails_on_another_probability_and_on_another_expert(equality: ModuleType) -> None:

@@ -49,16 +49,16 @@ def measure_routing(bench: Bench, routing: str) -> Iterator[dict[str, Any]]:
             yield comparison | compare(expected, predict(folder, precision, bench, routing), precision)
 
 
-def compare(expected: list[Answers], found: list[Answers], precision: Precision) -> dict[str, Any]:
+def compare(expected: list[Answers], measured: list[Answers], precision: Precision) -> dict[str, Any]:
     """Return the largest difference of a probability, the share of equal labels, and whether both are in the limits.
 
     Rounding may change which of two almost equal experts a text goes to. So differences are those of texts, or tokens,
     with the same experts, whose share is a figure of its own.
     """
-    pairs = list(zip(expected, found, strict=True))
+    pairs = list(zip(expected, measured, strict=True))
     same = [(a.experts == b.experts).all(-1) for a, b in pairs]  # (N,) each
     differences = [np.abs(a.probabilities - b.probabilities).max(-1) for a, b in pairs]  # (N,) each
-    difference = max(float(values[kept].max(initial=0)) for values, kept in zip(differences, same, strict=True))
+    difference = max(float(values[rows].max(initial=0)) for values, rows in zip(differences, same, strict=True))
     equal = [a.probabilities.argmax(-1) == b.probabilities.argmax(-1) for a, b in pairs]  # (N,) each
     shares = {"equal_labels": float(np.concatenate(equal).mean()), "equal_experts": float(np.concatenate(same).mean())}
     largest, least = LIMITS[precision.name.split()[-1]]

@@ -22,10 +22,10 @@ def measure_gradients(bench: Bench) -> Iterator[dict[str, Any]]:
     folder = bench.save_classifier("soft")
     fp32 = bench.precisions[0]
     loss, expected = joint_gradients(load_in(folder, bench.reference), bench)
-    other_loss, found = joint_gradients(load_in(folder, fp32), bench)
-    assert expected.keys() == found.keys(), "the same parameters have gradients"
+    other_loss, measured = joint_gradients(load_in(folder, fp32), bench)
+    assert expected.keys() == measured.keys(), "the same parameters have gradients"
     parts = {part_of(name) for name in expected}
-    differences = {part: relative_difference(part, expected, found) for part in sorted(parts)}
+    differences = {part: relative_difference(part, expected, measured) for part in sorted(parts)}
     largest = max(*differences.values(), abs(other_loss - loss) / loss)
     yield {"precision": fp32.name, "loss": other_loss, "loss_cpu": loss, **differences, "passed": largest <= LIMIT}
 
@@ -61,8 +61,8 @@ def part_of(name: str) -> str:
     return {"gate": "router", "heads": "heads"}.get(name.split(".")[0], "experts")
 
 
-def relative_difference(part: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
-    """Return ‖found − expected‖ / ‖expected‖ over all parameters of a part."""
+def relative_difference(part: str, expected: dict[str, Tensor], measured: dict[str, Tensor]) -> float:
+    """Return ‖measured − expected‖ / ‖expected‖ over all parameters of a part."""
     names = [name for name in expected if part_of(name) == part]
-    a, b = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (expected, found))
+    a, b = (torch.cat([gradients[name].flatten() for name in names]) for gradients in (expected, measured))
     return float((b - a).norm() / a.norm())

@@ -81,7 +81,7 @@ def run_joint_stage(bench: Bench, work: Workspace, *, resume: bool) -> dict[str,
     return {key: tensor.detach().cpu().clone() for key, tensor in model.trained_state().items()}
 
 
-def largest_difference(expected: dict[str, Tensor], found: dict[str, Tensor]) -> float:
+def largest_difference(expected: dict[str, Tensor], measured: dict[str, Tensor]) -> float:
     """Return the largest difference of a weight."""
-    assert expected.keys() == found.keys()
-    return max(float((found[key].float() - tensor.float()).abs().max()) for key, tensor in expected.items())
+    assert expected.keys() == measured.keys()
+    return max(float((measured[key].float() - tensor.float()).abs().max()) for key, tensor in expected.items())
