@@ -1,9 +1,12 @@
 """Loading of teachers of every kind."""
 
+from pathlib import Path
+
 from moe.distill.own_teacher import load_own_teacher
 from moe.distill.soft_labels import SoftLabels, TaskRequest, Teacher
 from moe.distill.teacher_settings import TeacherSettings
-from moe.runs.model_ref import resolve
+from moe.distill.transformers_teacher import is_transformers_folder, load_transformers_teacher
+from moe.runs.model_ref import download, is_hub_name, resolve
 
 __all__ = ["SoftLabels", "TaskRequest", "Teacher", "load_teacher"]
 
@@ -19,4 +22,10 @@ def load_teacher(settings: TeacherSettings, device: str = "auto") -> Teacher:
     Raises:
         Fault: if the model is not found, is broken or is no classifier, or its label mapping does not fit it.
     """
-    return load_own_teacher(settings, resolve(settings.model, revision=settings.revision), device)
+    name, revision = settings.model, settings.revision
+    on_hub = is_hub_name(name, revision)
+    folder = download(name, revision) if on_hub else Path(name)
+    if is_transformers_folder(folder) and (on_hub or revision is None):
+        return load_transformers_teacher(settings, folder, device)
+    model = resolve(folder) if on_hub else resolve(name, revision=revision)
+    return load_own_teacher(settings, model, device)
