@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from moe.distill.endpoint_teacher import EndpointTeacher
 from moe.distill.own_teacher import load_own_teacher
 from moe.distill.soft_labels import SoftLabels, TaskRequest, Teacher
 from moe.distill.teacher_settings import TeacherSettings
@@ -22,6 +23,8 @@ def load_teacher(settings: TeacherSettings, device: str = "auto") -> Teacher:
     Raises:
         Fault: if the model is not found, is broken or is no classifier, or its label mapping does not fit it.
     """
+    if settings.endpoint is not None:
+        return EndpointTeacher(settings)
     name, revision = settings.model, settings.revision
     on_hub = is_hub_name(name, revision)
     folder = download(name, revision) if on_hub else Path(name)
