@@ -84,8 +84,8 @@ class TransformersTeacher(Teacher):
     def _regression(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
         if not request.scored:
             expected = f"a teacher for the labels {', '.join(request.labels)} of task {request.task}"
-            found = f"a regression head with one output in {self.name}, which gives scores only"
-            raise Fault(expected, found, "use a classifier, or this teacher for a task with scores")
+            head = f"a regression head with one output in {self.name}, which gives scores only"
+            raise Fault(expected, head, "use a classifier, or this teacher for a task with scores")
         outputs = self._logits(texts)[:, 0]  # (N,)
         scores = np.where(np.isfinite(outputs), outputs.clip(-1, 1), np.nan).astype(np.float32)
         return SoftLabels(np.full((len(texts), len(request.labels)), np.nan, dtype=np.float32), scores)
@@ -164,8 +164,8 @@ def load_transformers_teacher(settings: TeacherSettings, folder: Path, device: s
 
 def _length(settings: TeacherSettings, limit: int) -> int:
     if settings.max_length is not None and settings.max_length > limit:
-        found = f"max_length {settings.max_length}"
-        raise Fault(f"a max_length of at most {limit} for the teacher {settings.model}", found, "lower or remove it")
+        setting = f"max_length {settings.max_length}"
+        raise Fault(f"a max_length of at most {limit} for the teacher {settings.model}", setting, "lower or remove it")
     return settings.max_length or min(limit, AUTO_LENGTH_LIMIT)
 
 
