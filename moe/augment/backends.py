@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -20,6 +20,14 @@ PLACEHOLDER_KEY = "none"
 _SHOWN_MODELS = 8
 
 
+class EndpointOptions(NamedTuple):
+    """How the user gives address, model and key of an endpoint, for messages."""
+
+    base_url: str = "--base-url"
+    model: str = "--model"
+    key_env: str = "--key-env"
+
+
 @dataclass(frozen=True)
 class EndpointConfig:
     """Address of an endpoint, name of the model there, and the environment variable that holds the API key."""
@@ -27,6 +35,7 @@ class EndpointConfig:
     base_url: str
     model: str
     key_env: str = API_KEY_ENV
+    options: EndpointOptions = EndpointOptions()
 
     @classmethod
     def from_options(cls, base_url: str | None, model: str | None, key_env: str = API_KEY_ENV) -> "EndpointConfig":
@@ -59,23 +68,31 @@ class Completion:
         text: as the model returned it.
         truncated: whether generation stopped at `max_tokens`.
         failure: why there is no response; None if there is one.
+        logprobs: most probable first tokens with their log-probabilities; empty if the server gives none.
     """
 
     text: str = ""
     truncated: bool = False
     failure: str | None = None
+    logprobs: tuple[tuple[str, float], ...] = ()
 
 
 class EndpointClient:
     """A model behind an OpenAI-compatible endpoint; thread-safe. The `openai` package pauses and retries.
 
+    Args:
+        endpoint: its address.
+        settings: temperature, length, retries and timeout of a request.
+        logprobs: number of most probable first tokens to request with their log-probabilities; not requested again of a
+            server that refuses it.
+
     Raises:
         Fault: if the `openai` package is not installed.
     """
 
-    def __init__(self, endpoint: EndpointConfig, settings: AugmentSettings) -> None:
+    def __init__(self, endpoint: EndpointConfig, settings: AugmentSettings, logprobs: int = 0) -> None:
         self._openai, self.endpoint, self._settings = require("openai", "augment"), endpoint, settings
-        self._responded = False
+        self._responded, self._logprobs = False, logprobs
         self._client = self._openai.OpenAI(
             base_url=endpoint.base_url,
             api_key=os.environ.get(endpoint.key_env, "").strip() or PLACEHOLDER_KEY,
@@ -89,13 +106,14 @@ class EndpointClient:
         Raises:
             Fault: if no other request can succeed either: there is no connection, or key or model are refused.
         """
-        openai = self._openai
+        openai, logprobs = self._openai, self._logprobs
         try:
             response = self._client.chat.completions.create(
                 model=self.endpoint.model,
                 messages=list(messages),
                 temperature=self._settings.temperature,
                 max_tokens=self._settings.max_tokens,
+                **({"logprobs": True, "top_logprobs": logprobs} if logprobs else {}),
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self._key_fault(error) from error
@@ -108,6 +126,9 @@ class EndpointClient:
                 raise self._connection_fault(error) from error
             return Completion(failure=_reason(error))
         except (openai.OpenAIError, ValueError) as error:
+            if logprobs and isinstance(error, openai.BadRequestError) and "logprobs" in str(error):
+                self._logprobs = 0
+                return self.complete(messages)
             return Completion(failure=_reason(error))
         self._responded = True
         return _parse(response)
@@ -117,19 +138,20 @@ class EndpointClient:
         self._client.close()
 
     def _key_fault(self, error: Exception) -> Fault:
-        variable = self.endpoint.key_env
+        variable, names = self.endpoint.key_env, self.endpoint.options
         is_set = bool(os.environ.get(variable, "").strip())
         key = f"the key in {variable} refused" if is_set else f"no key: {variable} is not set"
         return Fault(
             f"an API key that {self.endpoint.base_url} accepts",
             f"{key} ({_reason(error)})",
-            f"set the environment variable {variable} to your key, or use another variable with --key-env",
+            f"set the environment variable {variable} to your key, or use another variable with {names.key_env}",
         )
 
     def _model_fault(self, error: Exception) -> Fault:
-        known, model = self._models(), self.endpoint.model
+        known, model, names = self._models(), self.endpoint.model, self.endpoint.options
         closest = difflib.get_close_matches(model, known, n=1, cutoff=0.4)
-        remedy = f"did you mean --model {closest[0]}?" if closest else "check --model, and that --base-url ends in /v1"
+        check = f"check {names.model}, and that {names.base_url} ends in /v1"
+        remedy = f"did you mean {names.model} {closest[0]}?" if closest else check
         available = f"; available: {', '.join(known[:_SHOWN_MODELS])}" if known else ""
         return Fault(f"a model {model} at {self.endpoint.base_url}", f"{_reason(error)}{available}", remedy)
 
@@ -143,7 +165,7 @@ class EndpointClient:
         return Fault(
             f"an endpoint that responds at {self.endpoint.base_url}",
             _reason(error.__cause__ or error),
-            "start the server, or correct --base-url",
+            f"start the server, or correct {self.endpoint.options.base_url}",
         )
 
 
@@ -154,7 +176,15 @@ def _parse(response: Any) -> Completion:
         text = choice.message.content
     except (AttributeError, IndexError, TypeError):
         return Completion(failure="the response holds no completion")
-    return Completion(text if isinstance(text, str) else "", choice.finish_reason == "length")
+    truncated = choice.finish_reason == "length"
+    return Completion(text if isinstance(text, str) else "", truncated, logprobs=_first_tokens(choice))
+
+
+def _first_tokens(choice: Any) -> tuple[tuple[str, float], ...]:
+    try:
+        return tuple((str(entry.token), float(entry.logprob)) for entry in choice.logprobs.content[0].top_logprobs)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return ()
 
 
 def _reason(error: BaseException) -> str:

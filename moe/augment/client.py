@@ -11,6 +11,7 @@ from moe.augment.prompts import Message
 
 KeyedPrompt = tuple[str, Sequence[Message]]
 _MAX_FAILURES = 8
+_REMEDY = "check the server, then run the same command again: responses received so far are saved"
 
 
 class ChatModel(Protocol):
@@ -21,7 +22,7 @@ class ChatModel(Protocol):
 
 
 def complete_all(
-    model: ChatModel, prompts: Iterable[KeyedPrompt], concurrency: int
+    model: ChatModel, prompts: Iterable[KeyedPrompt], concurrency: int, remedy: str = _REMEDY
 ) -> Iterator[tuple[str, Completion]]:
     """Yield each prompt's key and response, in the order in which responses arrive.
 
@@ -29,6 +30,7 @@ def complete_all(
         model: thread-safe if `concurrency` is above 1.
         prompts: key and messages of each; read lazily.
         concurrency: requests in flight at once.
+        remedy: what to do if many requests fail, for the message.
 
     Raises:
         Fault: if a response shows that no other request can succeed, or if many requests fail in a row.
@@ -36,7 +38,7 @@ def complete_all(
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="completion")
     limit = max(_MAX_FAILURES, 2 * concurrency)
     try:
-        yield from _stop_on_failures(_responses(pool, model, iter(prompts), concurrency), limit)
+        yield from _stop_on_failures(_responses(pool, model, iter(prompts), concurrency), limit, remedy)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -55,7 +57,9 @@ def _responses(
         yield from finished
 
 
-def _stop_on_failures(responses: Iterator[tuple[str, Completion]], limit: int) -> Iterator[tuple[str, Completion]]:
+def _stop_on_failures(
+    responses: Iterator[tuple[str, Completion]], limit: int, remedy: str
+) -> Iterator[tuple[str, Completion]]:
     """Pass responses on; raise after `limit` failures in a row, or if there were only failures."""
     failures, any_success, last = 0, False, None
     for key, response in responses:
@@ -68,5 +72,5 @@ def _stop_on_failures(responses: Iterator[tuple[str, Completion]], limit: int) -
         raise Fault(
             "responses from the language model",
             f"{failures} failed requests in a row, the last one: {last}",
-            "check the server, then run the same command again: responses received so far are saved",
+            remedy,
         )

@@ -43,9 +43,20 @@ def build_messages(text: str, origin: Origin, answer: str = "", choices: Sequenc
         answer: for a synthetic text the right answer to a question about it, one of `choices`.
         choices: possible answers.
     """
-    mark = "text-" + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    mark = text_mark(text)
     if origin == "synthetic":
         system = _NEW.format(mark=mark, answer=answer, choices=", ".join(choices))
     else:
         system = _FRAME.format(mark=mark, work=_WORK[origin])
-    return [{"role": "system", "content": system}, {"role": "user", "content": f"<{mark}>\n{text}\n</{mark}>"}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": marked_text(text)}]
+
+
+def marked_text(text: str) -> str:
+    """Return a text between its marks."""
+    mark = text_mark(text)
+    return f"<{mark}>\n{text}\n</{mark}>"
+
+
+def text_mark(text: str) -> str:
+    """Return the name of the marks around a text in a prompt, which no text can contain."""
+    return "text-" + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

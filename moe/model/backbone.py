@@ -35,7 +35,7 @@ from moe.model.backbone_files import (
     resolve_source,
     weights_digest,
 )
-from moe.model.backbone_ops import compile_layers, enable_dropout
+from moe.model.backbone_ops import compile_layers, enable_dropout, position_limit
 from moe.model.device import choose_device, compute_dtype
 from moe.model.lm_head import LMHead, lm_kind
 from moe.profiling import is_out_of_memory, oom_guard
@@ -165,12 +165,7 @@ def length_limit(settings: BackboneSettings) -> int | None:
     Raises:
         Fault: see `read_backbone_config`.
     """
-    config = read_backbone_config(settings)
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1 or getattr(config, "position_biased_input", True) is False:
-        return None
-    is_offset = any(name in config.model_type for name in ("roberta", "camembert", "mpnet", "data2vec-text"))
-    return positions - 2 if is_offset else positions  # these models number their positions from 2
+    return position_limit(read_backbone_config(settings))
 
 
 def load_backbone(settings: BackboneSettings, device: torch.device | None = None, lm_head: bool = False) -> Backbone:

@@ -1,4 +1,4 @@
-"""Passes of a backbone, also over packed documents, and changes to its layers: dropout, compilation, attention.
+"""Passes of a backbone, also over packed documents, its positions, and changes to its layers.
 
 Model families separate the documents of a row in different ways, and some not at all, so each way is tried: it is used
 only if it gives the states that each document has alone.
@@ -18,6 +18,15 @@ from experts.errors import Fault
 from experts.gated_linear import fast_dropout
 from experts.lora import find_layer_stack
 from moe.model.lm_head import lm_kind
+
+
+def position_limit(config: PretrainedConfig) -> int | None:
+    """Return the most tokens that a model with this config reads; None if its positions have no limit."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1 or getattr(config, "position_biased_input", True) is False:
+        return None
+    is_offset = any(name in config.model_type for name in ("roberta", "camembert", "mpnet", "data2vec-text"))
+    return positions - 2 if is_offset else positions  # these models number their positions from 2
 
 
 class BackboneDropout(nn.Dropout):

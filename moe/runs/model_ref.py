@@ -30,6 +30,8 @@ READY_HASHES: dict[str, str] = {
     "graph/graph.json": "8422b11e4428b98f7adad81d6bacfadb6e2cd0dd300f5fbd51c89c9702a5fac8",
 }
 """SHA-256 of the files that hold the hashes of all others."""
+_OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.ot", "*.gguf")
+"""Weights that are not read, some of which could run code."""
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -106,8 +108,8 @@ def resolve(
     path = Path(model)
     if str(model) == READY and not path.is_dir():
         return _ready()
-    if _is_hub_name(str(model), revision):
-        return _in_folder(_download(str(model), revision, token, cache_dir), "hub")
+    if is_hub_name(str(model), revision):
+        return _in_folder(download(str(model), revision, token, cache_dir), "hub")
     if revision is not None:
         raise Fault("a revision of a model on the Hub", f"the folder {path}", "remove revision, or name a model")
     return _in_folder(path, "folder")
@@ -171,7 +173,7 @@ def _in_folder(path: Path, source: Literal["folder", "hub"]) -> ModelRef:
     return ModelRef(default_model(path), "mixture", "run")
 
 
-def _is_hub_name(name: str, revision: str | None) -> bool:
+def is_hub_name(name: str, revision: str | None = None) -> bool:
     """Whether a name is one on the Hub; without a revision, a name below `runs` or a folder that exists is a path."""
     if Path(name).exists() or not _HUB_NAME.fullmatch(name):
         return False
@@ -179,13 +181,26 @@ def _is_hub_name(name: str, revision: str | None) -> bool:
     return revision is not None or not (parent.is_dir() or parent == RUNS)
 
 
-def _download(name: str, revision: str | None, token: str | bool | None, cache_dir: str | Path | None) -> Path:
-    """Return the folder of a model on the Hub, from its cache or downloaded."""
+def download(
+    name: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """Return the folder of a model on the Hub, from its cache or downloaded, without weights other than safetensors.
+
+    Raises:
+        Fault: if there is no such model, or it is neither cached nor reachable.
+    """
     from huggingface_hub import snapshot_download  # slow to import, and a folder does not need it
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, token=token, cache_dir=cache_dir))
+        return Path(
+            snapshot_download(
+                name, revision=revision, token=token, cache_dir=cache_dir, ignore_patterns=list(_OTHER_WEIGHTS)
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise Fault(

@@ -66,7 +66,7 @@ class TeacherSettings(Settings):
     )
     label_probability: float = Field(
         0.9,
-        gt=0,
+        ge=0.5,
         le=1,
         description="probability of the label that a language model names without log-probabilities; the other "
         "labels share the rest",
