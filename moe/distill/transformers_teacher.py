@@ -13,7 +13,6 @@ from experts.errors import Fault
 from moe.checkpoints.file_names import CARD as MIXTURE_CARD
 from moe.console import is_verbose
 from moe.data.distilled.teacher_settings import TeacherSettings
-from moe.distill.request import (
     SoftLabels,
     TaskRequest,
     Teacher,
