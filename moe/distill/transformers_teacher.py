@@ -12,8 +12,9 @@ from experts.cards import ADAPTER_CONFIG, EXPERT_CARD
 from experts.errors import Fault
 from moe.checkpoints.file_names import CARD as MIXTURE_CARD
 from moe.console import is_verbose
+from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
-    SoftLabels,
+from moe.distill.request import (
     TaskRequest,
     Teacher,
     check_mapping,
