@@ -43,7 +43,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class NewcomerScope:
+class NewExpertScope:
     """The part of heads and router that is trained when an expert joins a mixture.
 
     Args:
@@ -102,7 +102,7 @@ class TrainJob:
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
-    scope: NewcomerScope | None = None
+    scope: NewExpertScope | None = None
     callbacks: tuple[TrainerCallback, ...] = ()
 
 
