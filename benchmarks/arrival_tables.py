@@ -44,13 +44,13 @@ Term = tuple[str, float, Sequence[int], Sequence[int] | None]
 
 
 def read_runs(out: Path) -> dict[str, Runs]:
-    """Read the results in a folder and its sub-folders, by row; a row that is told the domain counts as another row."""
+    """Read the results in a folder and its sub-folders, by row; pinned predictions count as another row."""
     rows: dict[str, Runs] = {}
     for path in sorted(out.rglob("results-*.jsonl")):
         for line in read_lines(path):
             variants = {line["row"]: line}
-            if line["told"] is not None:
-                variants[f"{line['row']}, told"] = line | {"predictions": line["told"], "routing": None}
+            if line.get("pinned") is not None:
+                variants[f"{line['row']}, pinned"] = line | {"predictions": line["pinned"], "routing": None}
             for name, its in variants.items():
                 runs = rows.setdefault(name, {})
                 run = runs.setdefault((its["seed"], its["number"]), Run(tuple(its["order"])))
@@ -97,10 +97,10 @@ class Bootstrap:
         if key not in self._cache:
             names = np.arange(self.classes[task])
             is_true, is_predicted = self.true[task][:, None] == names, labels[:, None] == names  # (N, K)
-            support, found, hits = (
+            support, predictions, hits = (
                 self.counts[task] @ part.astype(np.float32) for part in (is_true, is_predicted, is_true & is_predicted)
             )  # (1 + DRAWS, K)
-            self._cache[key] = (2 * hits / np.maximum(support + found, 1)).mean(1)
+            self._cache[key] = (2 * hits / np.maximum(support + predictions, 1)).mean(1)
         return self._cache[key]
 
     def interval(self, runs: Sequence[Sequence[Term]]) -> Interval:
@@ -194,7 +194,15 @@ class Tables:
     def differences(self) -> Table:
         """Differences from the ceiling and from a fresh LoRA for each domain, on the runs that both have."""
         table = Table(title="macro-F1 minus another row's, points, 95 %, paired by row and run")
-        for column in ("row", "minus", "runs", "last mean", f"without {CHANCE_TASK}", "last newcomer", "all newcomers"):
+        for column in (
+            "row",
+            "minus",
+            "runs",
+            "last mean",
+            f"without {CHANCE_TASK}",
+            "last new domain",
+            "all new domains",
+        ):
             table.add_column(column)
         for name, runs in self.rows.items():
             for other in (CEILING, "fresh", "replay"):
@@ -204,9 +212,9 @@ class Tables:
                     continue
                 pairs = [(runs[key], theirs[key]) for key in keys]
                 means = [self._mean(a.last, a.order, b.last) for a, b in pairs if a.last and b.last]
-                newcomers = [self._mean(a.last, a.order[-1:], b.last) for a, b in pairs if a.last and b.last]
-                each = [self._newcomers(a, b) for a, b in pairs if len(a.lines) == len(a.order)]
-                cells = [format_points(self.bootstrap.interval(terms)) for terms in (means, newcomers, each) if terms]
+                new_domains = [self._mean(a.last, a.order[-1:], b.last) for a, b in pairs if a.last and b.last]
+                each = [self._new_domains(a, b) for a, b in pairs if len(a.lines) == len(a.order)]
+                cells = [format_points(self.bootstrap.interval(terms)) for terms in (means, new_domains, each) if terms]
                 without = format_points(self.bootstrap.interval([*map(_without_chance, means)]))
                 table.add_row(name, other, str(len(keys)), cells[0], without, *cells[1:])
         return table
@@ -273,7 +281,7 @@ class Tables:
             (task, weight / max(1, len(old)), ours, theirs) for part in parts for task, weight, ours, theirs in part
         ]
 
-    def _newcomers(self, run: Run, other: Run) -> list[Term]:
+    def _new_domains(self, run: Run, other: Run) -> list[Term]:
         """Terms of the mean difference, over all domains but the first, right after the domain's arrival."""
         new = run.order[1:]
         parts = [self._mean(run.lines[k], [domain], other.last) for k, domain in enumerate(new, 2)]
@@ -293,9 +301,9 @@ class Tables:
 
 def _without_chance(terms: Sequence[Term]) -> list[Term]:
     """The same mean without the chance task, which is a domain of its own; unchanged if that is all there is."""
-    kept = [term for term in terms if term[0] != CHANCE_TASK] or list(terms)
-    total = sum(weight for _, weight, _, _ in kept)
-    return [(task, weight / total, ours, theirs) for task, weight, ours, theirs in kept]
+    others = [term for term in terms if term[0] != CHANCE_TASK] or list(terms)
+    total = sum(weight for _, weight, _, _ in others)
+    return [(task, weight / total, ours, theirs) for task, weight, ours, theirs in others]
 
 
 def _kept(runs: Sequence[Run]) -> str:

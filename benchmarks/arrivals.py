@@ -9,11 +9,11 @@ a domain's training rows are read `--passes` times when it arrives. The rows:
 - `lora`: one LoRA of the mixture's total rank, trained on, domain by domain.
 - `replay`: the same; its batches also draw on the sample of old rows that `moe expert add` replays, for as many more
   steps as that command adapts the router.
-- `fresh`: a fresh LoRA of that rank for each domain, told the domain of each text.
+- `fresh`: a fresh LoRA of that rank for each domain; it gets the true domain of each text.
 - `add`: `moe expert add`. The shared expert is trained on the first domain, and frozen from then on. `--set` changes a
-  setting of all rows, `--newcomer` one of experts that arrive, and `--label` names the variant in the tables. Its other
-  row is told the domain of each text.
-- `pooled`: one LoRA trained anew on all domains, the ceiling; `--ceilings all` also trains it after every arrival.
+  setting of all rows, `--new-expert` one of experts that arrive, and `--label` names the variant in the tables. Another
+  row of it, `pinned`, restricts each text to the experts of its true domain.
+- `pooled`: one LoRA retrained on all domains, the ceiling; `--ceilings all` also retrains it after every arrival.
 """
 
 import argparse
@@ -77,13 +77,13 @@ class Evaluation:
 
     Args:
         predictions: by the model as it is used.
-        told: by the model told the domain of each text, if it is not told otherwise.
+        pinned: by a mixture that restricts each text to the experts of its true domain.
         routing: share of test rows whose domain the router finds; None without a router.
         rank: sum of the ranks of all LoRAs.
     """
 
     predictions: Predictions
-    told: Predictions | None = None
+    pinned: Predictions | None = None
     routing: float | None = None
     rank: int = 0
 
@@ -97,14 +97,14 @@ def main() -> None:
     parser.add_argument("--orders", type=int, nargs="*", default=tuple(range(len(ORDERS))))
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--rows", nargs="*", choices=tuple(ROWS), default=tuple(ROWS))
-    parser.add_argument("--ceilings", choices=("last", "all"), default="last", help="when `pooled` is trained anew")
+    parser.add_argument("--ceilings", choices=("last", "all"), default="last", help="when `pooled` is retrained")
     parser.add_argument("--passes", type=float, default=4.0, help="how often the rows of an arriving domain are read")
     parser.add_argument(
-        "--newcomer-passes", type=float, help="the same in the row `add`, for all domains but the first"
+        "--new-expert-passes", type=float, help="the same in the row `add`, for all domains but the first"
     )
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument(
-        "--newcomer", action="append", default=[], help="override a setting for experts that arrive, in the row `add`"
+        "--new-expert", action="append", default=[], help="override a setting for experts that arrive, in the row `add`"
     )
     parser.add_argument("--label", default="", help="name of this variant of the row `add`; use another --out")
     parser.add_argument("--most-rows", type=int, help="most training and validation rows of a task, for a quick try")
@@ -246,18 +246,18 @@ class Arrivals:
         write_json(cost_path, vars(cost))
         return cost
 
-    def predict(self, model: Mixture, domains: Sequence[str], told: bool = False) -> tuple[Predictions, float | None]:
+    def predict(self, model: Mixture, domains: Sequence[str], pinned: bool = False) -> tuple[Predictions, float | None]:
         """Predict the test rows of some domains, each row in its own task; also return the router's accuracy.
 
         Args:
-            told: restrict each row to the experts of its domain.
+            pinned: restrict each row to the experts of its domain.
         """
         run, rows = self.work.run, self.work.rows("test", domains)
         if self.args.most_test:
             parts = [self.work.rows("test", [domain]) for domain in domains]
             rows = concatenate_datasets([subsample_per_domain(part, self.args.most_test, 0) for part in parts])
         predictor = TorchPredictor(model.eval(), run.template, run.backbone.resolved_length)
-        evaluated = [row for row in evaluate_rows(predictor, rows, pin=told) if row.true is not None]
+        evaluated = [row for row in evaluate_rows(predictor, rows, pin=pinned) if row.true is not None]
         predictions: Predictions = {}
         for row in evaluated:
             task = str(row.row["task"])
@@ -310,7 +310,7 @@ def measure_replay(arrivals: Arrivals, arrival: int) -> tuple[Cost, Evaluation]:
 
 
 def measure_fresh(arrivals: Arrivals, arrival: int) -> tuple[Cost, Evaluation]:
-    """Measure a LoRA for each domain, each told which texts are its own."""
+    """Measure a LoRA for each domain, each on the texts of its domain."""
     predictions: Predictions = {}
     for domain in arrivals.order[:arrival]:
         cost = train_first(arrivals, domain)
@@ -319,7 +319,7 @@ def measure_fresh(arrivals: Arrivals, arrival: int) -> tuple[Cost, Evaluation]:
 
 
 def measure_pooled(arrivals: Arrivals, arrival: int) -> tuple[Cost, Evaluation]:
-    """Measure one LoRA that is trained anew on all domains so far."""
+    """Measure one LoRA that is retrained on all domains so far."""
     seen = [name for name in arrivals.work.run.domains if name in arrivals.order[:arrival]]
     if arrival == 1:
         cost = train_first(arrivals, seen[0])
@@ -343,9 +343,9 @@ def measure_add(arrivals: Arrivals, arrival: int) -> tuple[Cost, Evaluation]:
         write_json(cost_path, vars(cost))
     model, card = read_mixture(folders[arrival - 1])
     predictions, routing = arrivals.predict(model, seen)
-    told, _ = arrivals.predict(model, seen, told=True)
+    pinned, _ = arrivals.predict(model, seen, pinned=True)
     rank = sum(max(spec.rank for spec in layers.values()) for layers in card.layers.values())
-    return Cost(**read_json(cost_path)), Evaluation(predictions, told, routing, rank)
+    return Cost(**read_json(cost_path)), Evaluation(predictions, pinned, routing, rank)
 
 
 def _start_mixture(arrivals: Arrivals, out: Path) -> Cost:
@@ -369,9 +369,9 @@ def _start_mixture(arrivals: Arrivals, out: Path) -> Cost:
 def _add_expert(arrivals: Arrivals, out: Path, seen: Sequence[str], folders: Sequence[Path]) -> Cost:
     """Train the newest domain's expert, and add it to the mixture of the others."""
     new, before, after = seen[-1], folders[len(seen) - 2], folders[len(seen) - 1]
-    passes = arrivals.args.newcomer_passes or arrivals.args.passes
+    passes = arrivals.args.new_expert_passes or arrivals.args.passes
     steps = f"stages.expert.steps={arrivals.steps([new], passes)}"
-    sets = [*arrivals.args.newcomer]
+    sets = [*arrivals.args.new_expert]
     if any(key.startswith("expert_init.") for key in sets):
         sets.append(f"expert_init.mixture={before.resolve()}")
     work = arrivals.workspace(out, seen, steps, *sets)

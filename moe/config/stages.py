@@ -184,7 +184,7 @@ class StagesSettings(BaseModel):
     replay: int = Field(
         1000, ge=1, le=10**9, description="rows of each old domain replayed when an expert is added; more forgets less"
     )
-    adapt_router: Literal["all", "newcomer"] = Field(
+    adapt_router: Literal["all", "new_expert"] = Field(
         "all",
         description="what `moe expert add` trains of the router: all of it, or only the new expert's row, beside the "
         "frozen rows of the others",

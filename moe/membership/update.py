@@ -44,7 +44,7 @@ from moe.runs.recovery import recover_run
 from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import labelled_data
-from moe.training.job import NewcomerScope
+from moe.training.job import NewExpertScope
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.stage import TrainingData
 from moe.training.steps import train_and_save
@@ -107,9 +107,9 @@ def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget
         after = with_expert(before, new_expert, domain)
         if run is not None and run.stages.adapt_router == "all":
             after = replace(after, earlier={**after.earlier, new_expert.name: router_before(before)})
-        kept = _calibration_of_others(before, domain.name)
+        calibration = _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-added", full_domains=[domain.name])
-        _write_kept(target.out, kept)
+        _write_calibration(target.out, calibration)
         return ExpertChange(model=str(target.out), expert=new_expert.name, domain=domain.name, adaptation=adaptation)
 
 
@@ -120,11 +120,11 @@ def _calibration_of_others(before: StoredMixture, changed: str) -> dict[str, Tas
     return {} if calibration is None else {task: its for task, its in calibration.tasks.items() if task in tasks}
 
 
-def _write_kept(out: Path, kept: dict[str, TaskCalibration]) -> None:
+def _write_calibration(out: Path, tasks: dict[str, TaskCalibration]) -> None:
     """Write the calibration of unchanged domains, if there is one."""
-    if kept:
-        write_calibration(out, kept)
-        info(f"the calibration of {', '.join(kept)} is kept; moe calibrate {out} fits that of all tasks")
+    if tasks:
+        write_calibration(out, tasks)
+        info(f"the calibration of {', '.join(tasks)} is kept; moe calibrate {out} fits that of all tasks")
 
 
 def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
@@ -151,9 +151,9 @@ def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None
         after = without_expert(before, name)
         domain = next(domain for domain in before.card.domains if name in domain.experts)
         remaining = next((other.experts for other in after.card.domains if other.name == domain.name), ())
-        kept = {} if run is not None else _calibration_of_others(before, domain.name)
+        calibration = {} if run is not None else _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-removed", full_domains=[])
-        _write_kept(target.out, kept)
+        _write_calibration(target.out, calibration)
         return ExpertChange(
             model=str(target.out),
             expert=name,
@@ -182,9 +182,9 @@ def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSet
         check_same_domain(domain.to_domain(), new_expert)
         check_expert_fits(before, new_expert)
         after = with_swapped_expert(before, name, new_expert)
-        kept = {} if run is not None else _calibration_of_others(before, domain.name)
+        calibration = {} if run is not None else _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
-        _write_kept(target.out, kept)
+        _write_calibration(target.out, calibration)
         return ExpertChange(
             model=str(target.out),
             expert=name,
@@ -216,7 +216,7 @@ def _write_changed(
     model, card = build_edited_mixture(before, after, backbone)
     if run is not None:
         added = after.new_expert if after.new_expert not in before.card.routed else None
-        scope = None if added is None else _newcomer_scope(before, model, added, run)
+        scope = None if added is None else _new_expert_scope(before, model, added, run)
         earlier = {} if added is None else after.earlier
         return _adapt(before, model, card, run, target, full_domains, scope=scope, earlier=earlier)
     card = card.model_copy(update={"stage": stage, "steps": 0, "start": None, "metrics": {}})
@@ -225,9 +225,9 @@ def _write_changed(
     return None
 
 
-def _newcomer_scope(before: StoredMixture, model: Mixture, added: str, run: RunSettings) -> NewcomerScope:
+def _new_expert_scope(before: StoredMixture, model: Mixture, added: str, run: RunSettings) -> NewExpertScope:
     """What is trained when an expert joins: its own heads, or of a single set of heads those that no old task uses."""
-    experts = (added,) if run.stages.adapt_router == "newcomer" else None
+    experts = (added,) if run.stages.adapt_router == "new_expert" else None
     heads: tuple[str, ...] = ()
     if run.stages.adapt_heads and isinstance(model.heads, MixedHeads):
         heads = (f"experts.{added}.",)
@@ -235,7 +235,7 @@ def _newcomer_scope(before: StoredMixture, model: Mixture, added: str, run: RunS
         old_tasks = LabelSpace.from_domains(list(before.domains.values())).tasks
         used = {model.labels.head_by_task[task] for task in old_tasks}
         heads = tuple(f"classes.{head_key(name)}." for name in model.labels.heads if name not in used)
-    return NewcomerScope(heads, experts)
+    return NewExpertScope(heads, experts)
 
 
 def _restrict_run(run: RunSettings, card: MixtureCard) -> RunSettings:
@@ -274,7 +274,7 @@ def _adapt(
     target: UpdateTarget,
     full_domains: Sequence[str],
     *,
-    scope: NewcomerScope | None,
+    scope: NewExpertScope | None,
     earlier: Mapping[str, EarlierRouter],
 ) -> Adaptation:
     work = Workspace(run, target.out.parent, target.data_dir)

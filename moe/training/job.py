@@ -45,7 +45,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class NewcomerScope:
+class NewExpertScope:
     """The part of heads and router that is trained when an expert joins a mixture.
 
     Args:
@@ -105,7 +105,7 @@ class TrainJob:
     track: tuple[Tracker, ...] = (TENSORBOARD,)
     run_name: str = ""
     frozen: tuple[str, ...] = ()
-    scope: NewcomerScope | None = None
+    scope: NewExpertScope | None = None
     callbacks: tuple[TrainerCallback, ...] = ()
     copies: Mapping[str, int] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
 from moe.training.distillation import TeachingLoss
 from moe.training.global_batch import LossContext
-from moe.training.job import NewcomerScope, TrainJob, TrainResult, count_steps
+from moe.training.job import NewExpertScope, TrainJob, TrainResult, count_steps
 from moe.training.objective import Objective
 from moe.training.trainer import fit
 from router.losses import effective_number_weights
@@ -63,7 +63,7 @@ def run_stage(
     resume: bool,
     expert: str | None = None,
     keep_start: bool = False,
-    scope: NewcomerScope | None = None,
+    scope: NewExpertScope | None = None,
 ) -> TrainResult:
     """Train one stage and leave the best weights in the model.
 
@@ -180,7 +180,9 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
         )
 
 
-def _report_trainable(model: Mixture, stage: Stage, name: str, expert: str | None, scope: NewcomerScope | None) -> None:
+def _report_trainable(
+    model: Mixture, stage: Stage, name: str, expert: str | None, scope: NewExpertScope | None
+) -> None:
     experts = [expert] if expert else list(model.bank.routed_experts)
     heads = [p for key, p in model.heads.named_parameters() if scope is None or key.startswith(scope.heads)]
     counts = {

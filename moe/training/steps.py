@@ -38,7 +38,7 @@ from moe.runs.recovery import recover_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
 from moe.training.expert_steps import labelled_data
-from moe.training.job import NewcomerScope, TrainResult
+from moe.training.job import NewExpertScope, TrainResult
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.prototypes import fit_threshold
 from moe.training.selection import select_best_mixture
@@ -187,7 +187,7 @@ def train_and_save(
     name: str,
     overwrite: bool,
     resume: bool,
-    scope: NewcomerScope | None = None,
+    scope: NewExpertScope | None = None,
     earlier: Mapping[str, EarlierRouter] | None = None,
 ) -> TrainResult:
     """Train a stage of a loaded mixture, and write the result.

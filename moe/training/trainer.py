@@ -58,7 +58,7 @@ from moe.training.fsdp import distribute_like, full_tensors, gather_experts, sha
 from moe.training.gradient_cache import BackwardPass
 from moe.training.holdout import HoldoutSampler
 from moe.training.job import (
-    NewcomerScope,
+    NewExpertScope,
     TrainJob,
     TrainResult,
     batch_sampler,
@@ -123,7 +123,7 @@ def set_trainable(
     stage: Stage,
     expert: str | None,
     frozen: Sequence[str] = (),
-    scope: NewcomerScope | None = None,
+    scope: NewExpertScope | None = None,
 ) -> RoutingMode:
     """Set which parameters are trainable, and return how the stage routes: by the router, or to one expert.
 

@@ -41,3 +41,13 @@ def test_sum_of_updates_with_different_layers() -> None:
     torch.testing.assert_close(dense(combined, "a"), dense(first, "a"))
     torch.testing.assert_close(dense(combined, "b"), dense(first, "b") + dense(second, "b"))
     torch.testing.assert_close(dense(combined, "c"), dense(second, "c"))
+
+
+def test_compressed_update_is_the_closest_of_its_rank() -> None:
+    update = random_update(3, 2.0)
+    compressed = update.compressed_to(2)
+    assert compressed.rank == 2
+    for name in "ab":
+        u, values, v = torch.linalg.svd(dense(update, name), full_matrices=False)
+        torch.testing.assert_close(dense(compressed, name), u[:, :2] * values[:2] @ v[:2])
+    assert update.compressed_to(3) is update

@@ -119,7 +119,7 @@ def pinned_rows(work: Workspace, folder: Path) -> list[tuple[object, ...]]:
     return [(row.row["id"], row.masked.label, row.masked.confidence, row.masked.polarity) for row in rows]
 
 
-@pytest.mark.parametrize("router", ["all", "newcomer"])
+@pytest.mark.parametrize("router", ["all", "new_expert"])
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 @pytest.mark.parametrize("heads", ["per_expert", "averaged"])
 def test_pinned_answers_of_old_domains_are_the_same_bits_after_an_addition(
@@ -136,9 +136,9 @@ def test_pinned_answers_of_old_domains_are_the_same_bits_after_an_addition(
     before, after = pinned_rows(work, old), pinned_rows(work, out)
     assert len(before) == 36
     assert before == after
-    kept = read_calibration(out)
-    assert kept is not None
-    assert kept.tasks == fitted
+    calibration = read_calibration(out)
+    assert calibration is not None
+    assert calibration.tasks == fitted
     pins = ["news", "forum", "news"]
     earlier, now = (load_predictor(folder).score(TEXTS, pins) for folder in (old, out))
     for name, logits in earlier.logits.items():
@@ -157,7 +157,7 @@ def weight_hashes(folder: Path) -> dict[str, str]:
     return {name: sha256 for name, sha256 in read_json(folder / MANIFEST)["sha256"].items() if "safetensors" in name}
 
 
-@pytest.mark.parametrize("router", ["all", "newcomer"])
+@pytest.mark.parametrize("router", ["all", "new_expert"])
 @pytest.mark.parametrize("heads", ["per_expert", "averaged"])
 def test_removal_gives_back_the_earlier_mixtures_bit_for_bit(make_work: Make, heads: str, router: str) -> None:
     stances = ["dovish", "neutral", "hawkish"]
