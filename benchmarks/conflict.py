@@ -309,9 +309,8 @@ def print_results(results: Sequence[SavedResult]) -> None:
                     leads[ours, theirs].append(case)
         console.print(table)
     for (ours, theirs), shares in leads.items():
-        console.print(
-            f"{ours} leads {theirs} by more than its interval from c = {shares[0] if shares else '– (never)'}"
-        )
+        smallest = f"from c = {shares[0]}" if shares else "at no c"
+        console.print(f"{ours} leads {theirs} by more than its interval {smallest}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Run: `python benchmarks/fair.py FOLDER`, with the files of configs/real/five_dom
 trains both models with two total ranks and three rates on one seed; the best of each by mean macro-F1 on validation
 rows is its setting. `--part main` trains both with their settings on eight seeds. The pooled LoRA reads as many rows as
 all stages of the mixture together, each counted as often as it is read. It resumes where it stopped, and prints the
-results so far; parts may run as separate processes with different `--out` folders below one folder, which `--tuned` and
-`--print-only` read.
+results so far. Parts may run as separate processes with different `--out` folders below one folder, which `--tuned` and
+`--print-only` read; `--part prepare` fills the folder `--prepared` that they then share.
 """
 
 import argparse
@@ -68,7 +68,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with the eight files")
     parser.add_argument("--out", type=Path, default=Path("runs/fair"))
     parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--part", choices=("tune", "main", "all"), default="all")
+    parser.add_argument("--prepared", type=Path, help="folder of prepared rows; processes may share a filled one")
+    parser.add_argument("--part", choices=("prepare", "tune", "main", "all"), default="all")
     parser.add_argument("--model", choices=(MIXTURE, POOLED), help="only this model")
     parser.add_argument("--rank", type=int, help="only this total rank; with --lr in part main: instead of the tuned")
     parser.add_argument("--lr", type=float, help="only this rate; with --rank in part main: instead of the tuned one")
@@ -77,6 +78,9 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
+    if args.part == "prepare":
+        workspace(args, GRID[0], TUNING_SEED).rows("train")
+        return
     if not args.print_only:
         if args.part in ("tune", "all"):
             for setting in chosen_settings(args):
@@ -138,7 +142,7 @@ def measure(args: argparse.Namespace, setting: Setting, seed: int) -> TestResult
 def workspace(args: argparse.Namespace, setting: Setting, seed: int) -> Workspace:
     """Return the run of a model."""
     sets = [f"data.folder={args.data}", f"seed={seed}", *FULL_PRECISION, *args.sets]
-    folder, rows = args.out / f"{seed}-{setting.folder}", args.out / "rows"
+    folder, rows = args.out / f"{seed}-{setting.folder}", args.prepared or args.out / "rows"
     run = load_run(args.config, sets)
     shared, factor = run.stages.shared, setting.lr / run.stages.shared.lr
     sets += [f"stages.shared.lr={setting.lr:g}", f"stages.shared.head_lr={factor * shared.head_lr:g}"]

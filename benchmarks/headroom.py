@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="*", help=f"by default {EXPERT_SEEDS}, of pooled LoRAs {POOLED_SEEDS}"
     )
+    parser.add_argument("--prepared", type=Path, help="folder of prepared rows; processes may share a filled one")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
@@ -77,7 +78,7 @@ def main() -> None:
 def measure_missing(args: argparse.Namespace, part: str, seed: int) -> None:
     """Measure a part with a seed, unless its results are there."""
     sets = [f"data.folder={args.data}", f"seed={seed}", *FULL_PRECISION, *args.sets]
-    work = Workspace(load_run(args.config, sets), args.out / str(seed), args.out / "rows")
+    work = Workspace(load_run(args.config, sets), args.out / str(seed), args.prepared or args.out / "rows")
     finished = {str(result["model"]) for result in read_all_results(args.out) if result["seed"] == seed}
     names = [EXPERT + name for domain in work.run.domain_list() for name in domain.expert_names]
     if part == POOLED and POOLED not in finished:

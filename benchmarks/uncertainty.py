@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/uncertainty"))
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--domains", nargs="*", choices=DOMAINS, default=list(DOMAINS), help="only these data sets")
+    parser.add_argument("--prepared", type=Path, help="folder of prepared rows; processes may share a filled one")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
@@ -96,7 +97,7 @@ def settings(args: argparse.Namespace, seed: int) -> RunSettings:
 
 def measure(args: argparse.Namespace, seed: int, domains: Sequence[str]) -> list[dict[str, Any]]:
     """Train the experts, and return the logits of validation and test rows of some domains."""
-    work = Workspace(settings(args, seed), args.out / str(seed), args.out / "rows")
+    work = Workspace(settings(args, seed), args.out / str(seed), args.prepared or args.out / "rows")
     print(f"seed {seed}: {', '.join(domains)}", flush=True)
     train_shared(work, resume=True)
     for name in domains:

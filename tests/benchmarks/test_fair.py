@@ -20,7 +20,7 @@ def fair(benchmark: Import) -> ModuleType:
 
 def test_settings_of_the_grid_have_equal_total_ranks(fair: ModuleType, data: Path, tmp_path: Path) -> None:
     rank = 120
-    args = argparse.Namespace(data=data, out=tmp_path, config=fair.CONFIG, sets=[])
+    args = argparse.Namespace(data=data, out=tmp_path, config=fair.CONFIG, sets=[], prepared=None)
     mixture = fair.workspace(args, fair.Setting("mixture", rank, 2e-3), 13).run
     pooled = fair.workspace(args, fair.Setting("pooled", rank, 2e-3), 13).run
     assert mixture.shared.r + mixture.lora.r * len(mixture.domains) == pooled.shared.r == rank
@@ -31,7 +31,7 @@ def test_settings_of_the_grid_have_equal_total_ranks(fair: ModuleType, data: Pat
 
 
 def test_pooled_lora_reads_the_rows_of_all_stages(fair: ModuleType, data: Path, tmp_path: Path) -> None:
-    args = argparse.Namespace(data=data, out=tmp_path, config=fair.CONFIG, sets=SHORT)
+    args = argparse.Namespace(data=data, out=tmp_path, config=fair.CONFIG, sets=SHORT, prepared=None)
     work = fair.workspace(args, fair.Setting("mixture", 60, 1e-3), 13)
     stages, sizes = work.run.stages, [len(work.rows("train", [name])) for name in work.run.domains]
     batches = [-(-size // 32) for size in sizes]
@@ -59,10 +59,12 @@ def test_fair_tunes_and_compares(
     fair: ModuleType, run: Callable[..., str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    settings = ["--rank", "60", "--lr", "0.001"]
+    run(fair, data, "--part", "prepare", "--prepared", tmp_path / "rows")
+    settings = ["--rank", "60", "--lr", "0.001", "--prepared", tmp_path / "rows"]
     run(fair, data, "--out", out / "a", "--part", "tune", *settings, "--model", "mixture")
     run(fair, data, "--out", out / "b", "--part", "tune", *settings, "--model", "pooled")
-    run(fair, data, "--out", out / "c", "--part", "main", "--tuned", out, "--seeds", "42")
+    run(fair, data, "--out", out / "c", "--part", "main", "--tuned", out, "--seeds", "42", *settings[4:])
+    assert not list(out.glob("*/rows"))
     monkeypatch.setattr(fair, "measure", None)
     output = run(fair, data, "--out", out, "--print-only")
     assert "mixture, r 60, lr 0.001" in output
