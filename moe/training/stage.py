@@ -77,7 +77,7 @@ def run_stage(
     if not resume:
         for folder in (work.checkpoints(name), work.logs(name)):
             distributed.on_main_process(partial(shutil.rmtree, folder, ignore_errors=True))
-    _report_trainable(model, stage, name, expert)
+    _report_trainable(model, stage, name, expert, _adamix_copies(work, model, stage, expert))
     if "domain" in data.rows.column_names:
         for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
             work.note(line)
@@ -175,10 +175,14 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
         )
 
 
-def _report_trainable(model: Mixture, stage: Stage, name: str, expert: str | None) -> None:
+def _report_trainable(model: Mixture, stage: Stage, name: str, expert: str | None, copies: Mapping[str, int]) -> None:
     experts = [expert] if expert else list(model.bank.routed_experts)
     counts = {
-        "experts": sum(p.numel() for each in experts for p in model.bank.adapter_parameters(each).values()),
+        "experts": sum(
+            parameter.numel() * (copies.get(each, 1) if ".lora_B" in key else 1)
+            for each in experts
+            for key, parameter in model.bank.adapter_parameters(each).items()
+        ),
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
         "heads": sum(p.numel() for p in model.heads.parameters()),
     }
