@@ -12,6 +12,7 @@ def recipe_conflicts(
     adapters: Mapping[str, LoraSettings],
     dropouts: Mapping[str, float],
     language: bool,
+    compiled: bool,
 ) -> list[str]:
     """Contradictions between a run's training recipes and its other settings, one sentence each.
 
@@ -19,12 +20,13 @@ def recipe_conflicts(
         adapters: settings of the experts, by key of the config.
         dropouts: probability of the other dropout on the path to the predictions, by key.
         language: whether the run trains a language model.
+        compiled: whether layers are compiled.
     """
     return [
         *_loraplus_conflicts(stages),
         *_average_conflicts(stages),
         *_rdrop_conflicts(losses.rdrop, adapters, dropouts, language),
-        *_adamix_conflicts(stages.shard, adapters),
+        *_adamix_conflicts(stages.shard, compiled, adapters),
     ]
 
 
@@ -57,10 +59,15 @@ def _rdrop_conflicts(
         )
 
 
-def _adamix_conflicts(shard: bool, adapters: Mapping[str, LoraSettings]) -> Iterator[str]:
+def _adamix_conflicts(shard: bool, compiled: bool, adapters: Mapping[str, LoraSettings]) -> Iterator[str]:
     for key, its in adapters.items():
         if shard and its.adamix > 1:
             yield (
                 f"stages.shard is true, but {key}.adamix is {its.adamix}, which needs unsharded weights: "
                 "set stages.shard to false"
+            )
+        if compiled and its.adamix > 1:
+            yield (
+                f"backbone.compile is true, but {key}.adamix is {its.adamix}, whose layers change with every step: "
+                "set backbone.compile to false"
             )

@@ -300,9 +300,10 @@ def find_conflicts(run: RunSettings) -> list[str]:
     recipes = recipe_conflicts(
         run.stages,
         run.losses,
-        adapters={"lora": run.lora} | ({} if run.shared is None else {"shared": run.shared}),
+        adapters={"lora": run.lora} | ({} if run.shared is None or run.shared.is_frozen else {"shared": run.shared}),
         dropouts={"backbone": run.backbone.dropout, "heads": run.heads.dropout},
         language=run.language is not None,
+        compiled=run.backbone.compile,
     )
     return conflicts + _single_pass_conflicts(run) + recipes
 

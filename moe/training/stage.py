@@ -80,7 +80,7 @@ def run_stage(
     if not resume:
         for folder in (work.checkpoints(name), work.logs(name)):
             distributed.on_main_process(partial(shutil.rmtree, folder, ignore_errors=True))
-    _report_trainable(model, stage, name, expert, scope)
+    _report_trainable(model, stage, name, expert, _adamix_copies(work, model, stage, expert), scope)
     if "domain" in data.rows.column_names:
         for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
             work.note(line)
@@ -181,12 +181,21 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
 
 
 def _report_trainable(
-    model: Mixture, stage: Stage, name: str, expert: str | None, scope: NewExpertScope | None
+    model: Mixture,
+    stage: Stage,
+    name: str,
+    expert: str | None,
+    copies: Mapping[str, int],
+    scope: NewExpertScope | None,
 ) -> None:
     experts = [expert] if expert else list(model.bank.routed_experts)
     heads = [p for key, p in model.heads.named_parameters() if scope is None or key.startswith(scope.heads)]
     counts = {
-        "experts": sum(p.numel() for each in experts for p in model.bank.adapter_parameters(each).values()),
+        "experts": sum(
+            parameter.numel() * (copies.get(each, 1) if ".lora_B" in key else 1)
+            for each in experts
+            for key, parameter in model.bank.adapter_parameters(each).items()
+        ),
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
         "heads": sum(p.numel() for p in heads),
     }

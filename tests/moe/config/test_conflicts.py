@@ -144,6 +144,12 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         {"lora": {"adamix": 1}},
     ),
     (
+        CLASSIFIER,
+        {"backbone": {"compile": True}, "shared": {"adamix": 2}},
+        "backbone.compile is true, but shared.adamix is 2",
+        {"backbone": {"compile": False}},
+    ),
+    (
         TEAM,
         {"losses": {"rdrop": 1}},
         "losses.rdrop is 1, but it compares predictions of classes",

@@ -12,17 +12,19 @@ def test_init_refuses_settings_that_the_adapter_determines(setting: dict[str, ob
         SharedSettings.model_validate({"init": "ready"} | setting)
 
 
-def test_init_refuses_an_empty_name_and_dropout_of_a_frozen_expert() -> None:
+def test_init_refuses_an_empty_name_and_training_settings_of_a_frozen_expert() -> None:
     with pytest.raises(ValidationError, match="init is empty"):
         SharedSettings(init=" ")
     with pytest.raises(ValidationError, match="no effect on a frozen expert"):
         SharedSettings(init="ready", dropout=0.1)
+    with pytest.raises(ValidationError, match="adamix has no effect on a frozen expert"):
+        SharedSettings(init="ready", adamix=4)
     assert SharedSettings(init="ready", frozen=False, dropout=0.1).dropout == 0.1
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"r": 4, "alpha": 8.0}, {"init": "ready"}, {"init": "a/b", "frozen": False, "dropout": 0.1}],
+    [{}, {"r": 4, "alpha": 8.0}, {"init": "ready"}, {"init": "a/b", "frozen": False, "dropout": 0.1, "adamix": 2}],
 )
 def test_saved_settings_are_read_again(settings: dict[str, object]) -> None:
     shared = SharedSettings.model_validate(settings)

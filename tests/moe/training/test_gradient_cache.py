@@ -55,6 +55,15 @@ def train_all_steps(work: Workspace) -> Workspace:
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            {
+                "lora": {"adamix": 3},
+                "losses": {"rdrop": 1.0},
+                "stages": {"expert": {"average": "swa"}, "joint": {"average": "ema", "loraplus_lr_ratio": 2}},
+            },
+            id="recipes",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {"dao": {"imbalance": "learn"}, "domains": {"news": {"experts": 2}}, "heads": {"merge": "per_expert"}},
             id="learned, two of a domain, own heads",
             marks=pytest.mark.slow,

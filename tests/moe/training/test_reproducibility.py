@@ -2,10 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import Make
+from conftest import Make, merged_settings
 from mixtures import random_mixture
 from process_kill import finished_files
 from signals import interrupt_at
@@ -26,6 +27,24 @@ DROPOUT = {
     "stages": {"cache_trunk": True, "shared": {"evals": 2}, "expert": {"evals": 2}, "warmup": {"accumulate": 2}},
 }
 """Settings of a run that draws random numbers wherever it can, with all stages and the trunk cache."""
+
+RECIPE = {"average": "ema", "ema_decay": 0.5, "loraplus_lr_ratio": 2}
+RECIPES = merged_settings(
+    DROPOUT,
+    {
+        "lora": {"adamix": 3},
+        "shared": {"adamix": 2, "dropout": 0.1},
+        "losses": {"rdrop": 1.0},
+        "stages": {
+            "cache_trunk": False,
+            "shared": RECIPE,
+            "expert": RECIPE,
+            "warmup": {"average": "swa"},
+            "joint": RECIPE,
+        },
+    },
+)
+"""The same with every training recipe."""
 
 STEPS = (
     lambda work, resume=False: train_shared(work, resume=resume),
@@ -73,11 +92,13 @@ def test_steps_give_the_same_bytes_in_one_process_and_one_by_one_without_files_o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("erased", ["cache", None])
+@pytest.mark.parametrize(
+    ("settings", "erased"), [(DROPOUT, "cache"), (DROPOUT, None), (RECIPES, None)], ids=["cache", "None", "recipes"]
+)
 def test_every_stage_resumed_with_or_without_the_cache_gives_the_bytes_of_an_uninterrupted_run(
-    make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, erased: str | None
+    make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], erased: str | None
 ) -> None:
-    work = make_work("undisturbed", **DROPOUT)
+    work = make_work("undisturbed", **settings)
     for step in STEPS:
         step(work)
     for step in STEPS:
@@ -85,7 +106,7 @@ def test_every_stage_resumed_with_or_without_the_cache_gives_the_bytes_of_an_uni
             interrupt_at(patch, 3)
             while True:
                 try:
-                    step(make_work("stopped", **DROPOUT), resume=True)
+                    step(make_work("stopped", **settings), resume=True)
                 except Interrupted:
                     patch.undo()
                 else:

@@ -10,9 +10,14 @@ from conftest import Make, merged_settings
 from safetensors.torch import load_file
 from signals import LONG_STAGE, interrupt_at
 
+from experts.atomic_io import read_json
+from experts.expert_io import read_expert
 from moe import distributed
+from moe.checkpoints.expert import load_single_expert
 from moe.config.stages import EXPERT
 from moe.errors import Fault, Interrupted
+from moe.evaluation.evaluate import validate
+from moe.model.mixture import Mixture
 from moe.training.expert_steps import train_domain
 from moe.training.job import TrainJob
 from moe.training.trainer import fit
@@ -56,6 +61,36 @@ def test_resume_after_ctrl_c_gives_the_weights_of_an_undisturbed_run(
     assert not work.checkpoints("news").exists()
 
 
+@torch.no_grad()
+def predicted(model: Mixture) -> torch.Tensor:
+    """Class logits (B, K) of some token ids."""
+    ids = torch.arange(5, 21).view(4, 4)  # (B, T)
+    (logits,) = model.eval()(ids, torch.ones_like(ids)).logits.values()
+    return logits
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_saved_expert_is_the_evaluated_model_in_the_files_of_any_other(
+    make_work: Make, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    evaluated: list[torch.Tensor] = []
+
+    def record(model: Mixture, *arguments: Any) -> dict[str, float]:
+        evaluated.append(predicted(model))
+        return validate(model, *arguments)
+
+    monkeypatch.setattr("moe.training.expert_steps.validate", record)
+    work = make_work("run", **merged_settings(LONG_STAGE, RECIPES[recipe]))
+    train_domain(work, "news")
+    folder = work.expert_folder("news")
+    model, _ = load_single_expert(folder)
+    best = int(read_json(folder / "metrics.json")["best"]["step"]) // 4 - 1
+    torch.testing.assert_close(predicted(model), evaluated[best])
+    assert not any(torch.allclose(predicted(model), evaluated[other]) for other in {0, 1, 2} - {best})
+    shapes = {key: tensor.shape for key, tensor in read_expert(folder).weights.items()}
+    assert shapes == {key: parameter.shape for key, parameter in model.bank.adapter_parameters("news").items()}
+
+
 def test_early_stopping_restores_the_weights_of_the_best_evaluation(
     make_work: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,8 +98,6 @@ def test_early_stopping_restores_the_weights_of_the_best_evaluation(
     monkeypatch.setattr("moe.training.expert_steps.validate", lambda *_: {"macro_f1": next(scores)})
     work = make_work(stages={"expert": {"steps": 12, "evals": 6, "patience": 2}})
     train_domain(work, "news")
-    from experts.expert_io import read_expert
-
     card = read_expert(work.expert_folder("news")).card
     assert card is not None
     assert card.metrics["macro_f1"] == 0.9
