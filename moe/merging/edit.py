@@ -15,6 +15,7 @@ from moe.checkpoints.file_names import HEADS, ROUTER
 from moe.checkpoints.mixture import build_mixture, load_strictly, read_card
 from moe.checkpoints.mixture_card import DomainCard, ExpertOrigin, MixtureCard
 from moe.merging.head_init import TrainedHeads, init_heads
+from moe.merging.router_init import add_to_router
 from moe.model.backbone import Backbone
 from moe.model.heads import MixedHeads, NoHeads
 from moe.model.mixture import Mixture
@@ -162,7 +163,10 @@ def build_edited_mixture(
         model.bank.load_adapter(name, expert.weights)
     assert model.gate is not None
     columns = [before.card.routed.index(name) if name in before.card.routed else None for name in card.routed]
-    transfer_gate(model.gate, _load_gate(before, backbone), columns)
+    old_gate = _load_gate(before, backbone)
+    transfer_gate(model.gate, old_gate, columns, cap=model.gate.prior is None)
+    if None in columns:
+        add_to_router(model, after.experts[card.routed[columns.index(None)]], columns.index(None), old_gate)
     if not isinstance(model.heads, NoHeads):
         per_expert = isinstance(model.heads, MixedHeads)
         init_heads(model.heads, _trained_heads(before, after, per_expert), model.labels)
