@@ -26,6 +26,8 @@ from router.gate import GateOutput, mean_summary
 from router.prior import COMPONENTS, EXPERT_GATE, StatePrototype
 
 BATCH_SIZE = 32
+MIN_NOISE = 0.01
+"""Least variance in any direction, as a share of the mean variance: a few rows vary in a few directions only."""
 MIN_ROWS = 4
 """Fewest rows that a prototype is fitted on."""
 GATE_LR = 5e-3
@@ -52,7 +54,7 @@ def state_prototype(model: Mixture, rows: Dataset, template: str, max_length: in
         "mean": space.means[0],
         "directions": space.directions,
         "variances": space.variances,
-        "noise": np.asarray(space.noise),
+        "noise": np.asarray(max(space.noise, MIN_NOISE * states.var(0).mean(), np.finfo(np.float32).eps)),
         "rows": np.asarray(float(len(order))),
     }
     return {field.name: torch.tensor(fitted[field.name], dtype=torch.float32) for field in fields(StatePrototype)}
