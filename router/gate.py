@@ -187,7 +187,8 @@ class Gate(nn.Module):
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        nn.init.normal_(last.weight[self.num_groups :], std=self.settings.init_std)
+        if self.prior is None:
+            nn.init.normal_(last.weight[self.num_groups :], std=self.settings.init_std)
         if self.attend is not None:
             nn.init.zeros_(self.attend.weight)  # every query starts as the mean
 

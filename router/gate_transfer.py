@@ -15,7 +15,7 @@ SourceRows = list[tuple[int, int | None]]
 
 
 @torch.no_grad()
-def transfer_gate(new: Gate, old: Gate, columns: Sequence[int | None]) -> None:
+def transfer_gate(new: Gate, old: Gate, columns: Sequence[int | None], *, cap: bool = True) -> None:
     """Initialize a gate from another one with the same settings.
 
     Rows of experts and groups that remain are copied, which preserves the ratios of their weights. The row of a new
@@ -26,16 +26,19 @@ def transfer_gate(new: Gate, old: Gate, columns: Sequence[int | None]) -> None:
         new: the gate to fill.
         old: the gate to copy from.
         columns: for each expert of the new gate its column in the old one; None for a new expert.
+        cap: subtract the constant; False for a new expert to whose texts a prior of its own leads.
     """
     assert len(columns) == new.num_experts
     last = f"net.{len(new.net) - 1}."
     state, old_state = new.state_dict(), old.state_dict()
-    state |= {name: tensor for name, tensor in old_state.items() if not name.startswith(last)}
+    state |= {name: tensor for name, tensor in old_state.items() if not name.startswith((last, "prior."))}
     for rows in _softmax_rows(new, old, columns):
         for kind in ("weight", "bias"):
-            margin = float(old.temperature) * _new_expert_margin(rows) if kind == "bias" else 0.0
+            margin = float(old.temperature) * _new_expert_margin(rows) if kind == "bias" and cap else 0.0
             _fill_rows(state[last + kind], old_state[last + kind], rows, margin)
     new.load_state_dict(state)
+    if new.prior is not None and old.prior is not None:
+        new.prior.transfer(old.prior, columns)
 
 
 def _softmax_rows(new: Gate, old: Gate, columns: Sequence[int | None]) -> Iterator[SourceRows]:

@@ -84,6 +84,32 @@ class RouterPrior(nn.Module):
         self.bias[expert] = bias
 
     @torch.no_grad()
+    def transfer(self, old: "RouterPrior", columns: Sequence[int | None]) -> None:
+        """Copy the rows and prototypes of the experts that remain; a new expert's row is the mean of them.
+
+        Args:
+            old: the prior to copy from, of the same kind.
+            columns: for each expert its row in the old prior; None for a new expert.
+        """
+        known = [column for column in columns if column is not None]
+        for expert, column in enumerate(columns):
+            rows = known if column is None else [column]
+            self.set_row(expert, old.weight[rows].mean(0), old.bias[rows].mean())
+        if self.prototypes is not None and old.prototypes is not None:
+            self.prototypes.fill([old.prototypes.prototype(known[0] if c is None else c) for c in columns])
+            self.prototypes.threshold.copy_(old.prototypes.threshold)
+
+    @torch.no_grad()
+    def set_prototype(self, expert: int, prototype: StatePrototype, old: "RouterPrior") -> None:
+        """Give a new expert of a centroid prior its prototype, and the score that the old prototypes give it."""
+        assert self.prototypes is not None
+        assert old.prototypes is not None
+        weight, bias = old.prototypes.discriminants(prototype.mean[None])
+        self.set_row(expert, weight[0], bias[0])
+        others = [self.prototypes.prototype(e) for e in range(len(self.weight))]
+        self.prototypes.fill([prototype if e == expert else other for e, other in enumerate(others)])
+
+    @torch.no_grad()
     def fit(self, prototypes: Sequence[StatePrototype]) -> None:
         """Start a centroid prior from one prototype per expert."""
         assert self.prototypes is not None
@@ -141,21 +167,25 @@ class PrototypeSet(nn.Module):
 
     def fill(self, prototypes: Sequence[StatePrototype]) -> None:
         """Set the prototypes, one per expert, and what is computed from them; the threshold is unchanged."""
-        padded = [prototype.padded() for prototype in prototypes]
-        self.means.copy_(torch.stack([prototype.mean for prototype in padded]))
-        self.directions.copy_(torch.stack([prototype.directions for prototype in padded]))
-        self.variances.copy_(torch.stack([prototype.variances for prototype in padded]))
-        self.noise.copy_(torch.stack([prototype.noise for prototype in padded]))
-        self.rows.copy_(torch.stack([prototype.rows for prototype in padded]))
+        for expert, prototype in enumerate(prototypes):
+            padded = prototype.padded()
+            self.means[expert], self.directions[expert] = padded.mean, padded.directions
+            self.variances[expert], self.noise[expert], self.rows[expert] = padded.variances, padded.noise, padded.rows
         weight, bias = self.discriminants(self.means)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
-        offsets = (self.means - self.means.mean(0)).double().cpu() / len(padded) ** 0.5  # (E, D), between domains
+        experts = len(self.means)
+        offsets = (self.means - self.means.mean(0)).double().cpu() / experts**0.5  # (E, D), between domains
         along = offsets @ self._precision()  # (E, D)
-        inner = torch.eye(len(padded), dtype=torch.float64) + along @ offsets.T  # (E, E), of Woodbury's identity
+        inner = torch.eye(experts, dtype=torch.float64) + along @ offsets.T  # (E, E), of Woodbury's identity
         spread = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), along, upper=False)  # (E, D)
         self.spread_weight.copy_(spread)
         self.spread_bias.copy_(-spread @ self.means.double().cpu().mean(0))
+
+    def prototype(self, expert: int) -> StatePrototype:
+        """Return the prototype of one expert."""
+        parts = self.means, self.directions, self.variances, self.noise, self.rows
+        return StatePrototype(*(part[expert] for part in parts))
 
     def discriminants(self, means: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights (N, D) and biases (N,) of the discriminants of means (N, D) under these prototypes.

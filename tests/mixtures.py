@@ -188,7 +188,20 @@ def _mixture_and_card(
         _randomize_experts(model)
         for head in model.heads.parameters():
             head.add_(torch.randn_like(head) * 0.1)
+        _randomize_prior(model)
     return model.eval(), card
+
+
+def _randomize_prior(model: Mixture) -> None:
+    """Draw the scores of a router that did not start at random; a part of all texts is unfamiliar to its prototypes."""
+    if model.gate is None or model.gate.prior is None:
+        return
+    for parameter in model.gate.prior.parameters():
+        parameter.normal_(std=0.2)
+    if (prototypes := model.gate.prior.prototypes) is not None:
+        for buffer in (prototypes.weight, prototypes.bias, prototypes.spread_weight, prototypes.spread_bias):
+            buffer.normal_(std=0.2)
+        prototypes.threshold.fill_(0.0)
 
 
 def _randomize_experts(model: Mixture) -> None:

@@ -216,4 +216,5 @@ def _to_scores(outputs: Mapping[str, np.ndarray], truncated: np.ndarray) -> Scor
         polarity=outputs["polarity"].clip(-1.0, 1.0) if "polarity" in outputs else None,
         routing_weights=outputs["routing_weights"],
         truncated=truncated,
+        unfamiliar=outputs["unfamiliar"] > 0.5 if "unfamiliar" in outputs else None,
     )

@@ -23,8 +23,8 @@ class MixtureGraphBuilder:
 
     Inputs: `input_ids` and `attention_mask` (B, T); with a router also `domain` (B,), an index into the model's domains
     that restricts a text to the domain's experts, −1 for none, and `hard` (), whether each text goes to its most
-    probable expert. Outputs: `logits/HEAD` (B, K), `polarity` (B,) if the model has one, `routing_weights` (B, E) and
-    `states` (B, D), the pooled states.
+    probable expert. Outputs: `logits/HEAD` (B, K), `polarity` (B,) if the model has one, `routing_weights` (B, E),
+    `states` (B, D), the pooled states, and `unfamiliar` (B,), 0 or 1, of a router with prototypes.
 
     Args:
         model: in evaluation mode.
@@ -78,7 +78,7 @@ class MixtureGraphBuilder:
 
     def _output_shapes(self) -> dict[str, tuple[int | str, ...]]:
         shapes: dict[str, tuple[int | str, ...]] = {name: ("batch", f"{name}/size") for name in self.graph.outputs}
-        return shapes | {"polarity": ("batch",)}
+        return shapes | {"polarity": ("batch",), "unfamiliar": ("batch",)}
 
     def _constant_weights(self, pooled: str) -> str:
         """Return the routing weights (B, E) of a single expert: 1 for it, none for a shared one."""
@@ -90,20 +90,34 @@ class MixtureGraphBuilder:
         """Write the router on the trunk's states (B, T, D), pass its gates to the layers and return them (B, E)."""
         gate, graph = self.model.gate, self.graph
         assert gate is not None
-        gates, probs = self._gates(gate, self._router_logits(gate, states))  # (B, E) each
+        logits, unfamiliar = self._router_logits(gate, states)  # (B, G + E), (B,)
+        gates, probs = self._gates(gate, logits)  # (B, E) each
         graph.output("routing_weights", probs)
         allowed = self._allowed()  # (B, E)
         probs = self._renormalize(probs, allowed, graph.op("Cast", allowed, to=FLOAT))
         gates = self._renormalize(gates, allowed, probs)
-        gates = graph.op("Where", "hard", self._argmax_mask(probs, gate.num_experts), gates)
+        soft = gates if unfamiliar is None else self._muted(gates, unfamiliar, allowed)  # (B, E)
+        hard = self._argmax_mask(probs, gate.num_experts)  # (B, E)
+        updates = graph.op("Where", "hard", hard, soft)  # (B, E), by which the experts are computed
+        gates = updates if unfamiliar is None else graph.op("Where", "hard", hard, gates)  # (B, E), of the heads
         experts = (*self.model.bank.routed_experts, *self.model.bank.shared_experts)
         added = len(experts) - gate.num_experts
         self.updates.columns = {name: i for i, name in enumerate(experts)}
-        self.updates.gates = graph.op("Pad", gates, graph.integers(0, 0, 0, added), graph.constant(1.0))  # (B, E + S)
+        self.updates.gates = graph.op("Pad", updates, graph.integers(0, 0, 0, added), graph.constant(1.0))  # (B, E + S)
         return gates
 
-    def _router_logits(self, gate: Gate, states: str) -> str:
-        """Return group and expert logits (B, G + E) of trunk states (B, T, D)."""
+    def _muted(self, gates: str, unfamiliar: str, allowed: str) -> str:
+        """Set the gates (B, E) of unfamiliar texts (B,) to 0 if a shared expert answers them; see `mute_gates`."""
+        graph = self.graph
+        if not self.model.bank.shared_experts:
+            return gates
+        unrestricted = graph.op("ReduceMin", graph.op("Cast", allowed, to=FLOAT), graph.integers(1), keepdims=1)
+        marked = graph.op("Unsqueeze", unfamiliar, graph.integers(1))  # (B, 1)
+        kept = graph.op("Sub", graph.constant(1.0), graph.op("Mul", marked, unrestricted))  # (B, 1)
+        return graph.op("Mul", gates, kept)
+
+    def _router_logits(self, gate: Gate, states: str) -> tuple[str, str | None]:
+        """Return group and expert logits (B, G + E) of trunk states (B, T, D), and which texts are unfamiliar (B,)."""
         graph, width = self.graph, self.encoder.width
         content = self._content()  # (B, T, 1)
         masked = graph.op("Where", content, states, graph.constant(0.0))  # (B, T, D)
@@ -111,7 +125,8 @@ class MixtureGraphBuilder:
         axis = graph.integers(1)
         count = graph.op("ReduceSum", graph.op("Cast", content, to=FLOAT), axis, keepdims=0)  # (B, 1)
         total = graph.op("ReduceSum", normalized, axis, keepdims=0)  # (B, D)
-        summary = graph.op("Div", total, graph.op("Max", count, graph.constant(1.0)))  # (B, D)
+        count = graph.op("Max", count, graph.constant(1.0))
+        mean = summary = graph.op("Div", total, count)  # (B, D)
         queries = gate.settings.queries
         if queries:
             attend = self._weight("attend.weight", (queries, width))
@@ -120,7 +135,49 @@ class MixtureGraphBuilder:
             weights = graph.op("Transpose", graph.op("Softmax", scores, axis=1), perm=[0, 2, 1])  # (B, Q, T)
             attended = graph.op("Flatten", graph.op("MatMul", weights, normalized), axis=1)  # (B, Q · D)
             summary = graph.op("Concat", summary, attended, axis=1)  # (B, (1 + Q) · D)
-        return self._network(summary, width * (1 + queries), gate)
+        logits = self._network(summary, width * (1 + queries), gate)
+        if gate.prior is None:
+            return logits, None
+        weight = self._weight("prior.weight", (gate.num_experts, width))
+        bias = self._weight("prior.bias", (gate.num_experts,))
+        if gate.prior.kind == "arrow":
+            response = graph.op("Abs", graph.linear(normalized, weight, None))  # (B, T, E)
+            response = graph.op("Div", graph.op("ReduceSum", response, axis, keepdims=0), count)  # (B, E)
+            prior = graph.op("Add", response, bias)
+        else:
+            prior = graph.linear(mean, weight, bias)
+        logits = graph.op("Add", logits, graph.op("Concat", self._by_group(prior, gate), prior, axis=1))
+        return logits, None if gate.prior.prototypes is None else self._unfamiliar(mean, gate, width)
+
+    def _by_group(self, prior: str, gate: Gate) -> str:
+        """Return the log-sum of the prior's scores (B, E) over the experts of each group, (B, G)."""
+        graph = self.graph
+        if gate.num_groups == gate.num_experts:
+            return prior
+        members = graph.constant(gate._group_mask().cpu().numpy()[None], np.bool_)  # (1, G, E)
+        expanded = graph.op("Unsqueeze", prior, graph.integers(1))  # (B, 1, E)
+        masked = graph.op("Where", members, expanded, graph.constant(np.finfo(np.float32).min))  # (B, G, E)
+        largest = graph.op("ReduceMax", masked, graph.integers(2), keepdims=1)  # (B, G, 1)
+        exponentials = graph.op("Exp", graph.op("Sub", masked, largest))  # (B, G, E)
+        total = graph.op("ReduceSum", exponentials, graph.integers(2), keepdims=0)  # (B, G)
+        return graph.op("Add", graph.op("Log", total), graph.op("Squeeze", largest, graph.integers(2)))
+
+    def _unfamiliar(self, mean: str, gate: Gate, width: int) -> str:
+        """Return which texts are far from every prototype, (B,) 0 or 1; see `PrototypeSet.distance`."""
+        graph, axis, shape = self.graph, self.graph.integers(1), (gate.num_experts, width)
+
+        def scores(name: str) -> str:
+            weight = self._weight(f"prior.prototypes.{name}weight", shape)
+            return graph.linear(mean, weight, self._weight(f"prior.prototypes.{name}bias", shape[:1]))  # (B, E)
+
+        spread = scores("spread_")  # (B, E)
+        squared = graph.op("ReduceSum", graph.op("Mul", spread, spread), axis, keepdims=0)  # (B,)
+        nearest = graph.op("ReduceMax", scores(""), axis, keepdims=0)  # (B,)
+        distance = graph.op("Sub", squared, graph.op("Mul", nearest, graph.constant(2.0)))  # (B,)
+        is_far = graph.op("Greater", distance, self._weight("prior.prototypes.threshold", ()))  # (B,)
+        unfamiliar = graph.op("Cast", is_far, to=FLOAT)
+        graph.output("unfamiliar", unfamiliar)
+        return unfamiliar
 
     def _network(self, x: str, width: int, gate: Gate) -> str:
         graph, hidden, outputs = self.graph, gate.settings.hidden, gate.num_groups + gate.num_experts

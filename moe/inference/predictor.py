@@ -36,6 +36,8 @@ class Scores:
         target_truncated: (B,), whether the target was cut, see `moe.data.text_checks.target_limit`; None without
             targets.
         windows: (B,), number of windows in which each text was read; None for one each.
+        unfamiliar: (B,), whether the text, or more than half of its windows, is far from the training texts of every
+            domain; None for a router without prototypes.
     """
 
     logits: dict[str, np.ndarray]
@@ -45,6 +47,7 @@ class Scores:
     states: np.ndarray | None = None
     target_truncated: np.ndarray | None = None
     windows: np.ndarray | None = None
+    unfamiliar: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Prediction:
         target_missing: whether the text does not contain the target.
         target_truncated: whether the target was too long and was cut.
         windows: number of windows in which the text was read.
+        unfamiliar: whether the text is far from the training texts of every domain, so that the shared expert, if there
+            is one, answered alone.
     """
 
     task: str
@@ -79,6 +84,7 @@ class Prediction:
     target_missing: bool = False
     target_truncated: bool = False
     windows: int = 1
+    unfamiliar: bool = False
 
     @property
     def label(self) -> str:
@@ -256,6 +262,7 @@ class Predictor(ABC):
             truncated=bool(scores.truncated[row]),
             abstained=self._abstains(task, float(probabilities.max())),
             windows=1 if scores.windows is None else int(scores.windows[row]),
+            unfamiliar=scores.unfamiliar is not None and bool(scores.unfamiliar[row]),
         )
 
     def temperature(self, task: str) -> float:
@@ -321,8 +328,8 @@ def scores_of_windows(
     """Turn outputs of windows (W) into scores of texts (B): means over the windows of a text.
 
     Args:
-        windows: logits as `head/NAME` (W, K) and `routing_weights` (W, E); `polarity` (W,) and `states` (W, D) if there
-            are any.
+        windows: logits as `head/NAME` (W, K) and `routing_weights` (W, E); `polarity` (W,), `states` (W, D) and
+            `unfamiliar` (W,), 0 or 1, if there are any.
         text_index: the text of each window that was read (W,), in ascending order.
         counts: number of all windows of each text (B,).
         weights: of the windows in the mean (W,).
@@ -347,4 +354,5 @@ def scores_of_windows(
         truncated=counts > read,
         states=texts.get("states"),
         windows=read,
+        unfamiliar=texts["unfamiliar"] > 0.5 if "unfamiliar" in texts else None,
     )

@@ -26,6 +26,7 @@ class PredictionRow(TypedDict):
         target_missing: True if the text does not contain the target.
         windows: number of windows that were averaged, if there are several.
         target_truncated: True if the target was too long and was cut.
+        unfamiliar: True if the text is far from every domain's training texts.
     """
 
     label: str | None
@@ -41,6 +42,7 @@ class PredictionRow(TypedDict):
     target_missing: NotRequired[bool]
     windows: NotRequired[int]
     target_truncated: NotRequired[bool]
+    unfamiliar: NotRequired[bool]
 
 
 class ExpertColumns(TypedDict):

@@ -156,4 +156,6 @@ def to_row(prediction: Prediction, experts: Sequence[str]) -> PredictionRow:
         row["windows"] = prediction.windows
     if prediction.target_truncated:
         row["target_truncated"] = True
+    if prediction.unfamiliar:
+        row["unfamiliar"] = True
     return row

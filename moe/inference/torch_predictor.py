@@ -184,6 +184,7 @@ class TorchPredictor(Predictor):
         states: dict[int, Tensor] = {}
         expert = np.zeros(len(ids), dtype=int)  # (W,)
         weights = np.zeros((len(ids), len(self.model.bank.routed_experts)), dtype=np.float32)  # (W, E)
+        unfamiliar: dict[str, np.ndarray] = {}  # (W,), if the router has prototypes
         for batch in batches:
             trunk, routing = self.model.encode_trunk(
                 *self.pad(ids, batch), allowed=_select(allowed, batch), mode=self.mode
@@ -192,6 +193,8 @@ class TorchPredictor(Predictor):
             states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
             expert[batch] = routing.gates.argmax(1).cpu().numpy()
             weights[batch] = routing.probs.cpu().numpy()
+            if routing.unfamiliar is not None:
+                unfamiliar.setdefault("unfamiliar", np.zeros(len(ids), np.float32))[batch] = routing.unfamiliar.cpu()
         new_batches, outputs = [], []
         for index in np.unique(expert):
             with self.model.single_expert(self.model.bank.routed_experts[index]) as mode:
@@ -200,7 +203,8 @@ class TorchPredictor(Predictor):
                     batch = assigned[part]
                     trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
                     output = self.with_mode(mode).forward(*self.pad(ids, batch), trunk=trunk)
-                    outputs.append(output | {"routing_weights": weights[batch]})
+                    marked = {name: values[batch] for name, values in unfamiliar.items()}
+                    outputs.append(output | {"routing_weights": weights[batch]} | marked)
                     new_batches.append(batch)
         return new_batches, outputs
 
@@ -215,7 +219,7 @@ class TorchPredictor(Predictor):
     def forward(
         self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
     ) -> dict[str, np.ndarray]:
-        """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""
+        """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`, `unfamiliar`."""
         out = self.model(ids, mask, allowed=allowed, mode=self.mode, trunk=trunk)
         gates = out.routing.probs if out.routing else out.gates  # (W, E), or (1, E)
         values = {f"head/{name}": logits for name, logits in out.logits.items()}
@@ -224,6 +228,8 @@ class TorchPredictor(Predictor):
             values["polarity"] = out.polarity
         if self.states:
             values["states"] = out.pooled
+        if out.routing is not None and out.routing.unfamiliar is not None:
+            values["unfamiliar"] = out.routing.unfamiliar
         return {name: value.float().cpu().numpy() for name, value in values.items()}
 
     def pinned_experts(self, domains: Sequence[str | None]) -> Tensor:

@@ -22,6 +22,7 @@ from moe.checkpoints.mixture import (
 )
 from moe.checkpoints.mixture_card import DomainCard, ExpertOrigin, MixtureCard
 from moe.merging.head_init import TrainedHeads, init_heads
+from moe.merging.router_init import add_to_router
 from moe.model.backbone import Backbone
 from moe.model.heads import MixedHeads, NoHeads
 from moe.model.mixture import Mixture
@@ -187,7 +188,11 @@ def build_edited_mixture(
     if after.removed is not None and earlier is not None and earlier.experts == card.routed:
         load_strictly(model.gate, earlier.tensors, before.folder / earlier_router_file(after.removed))
     else:
-        transfer_gate(model.gate, _load_gate(before, backbone), columns)
+        old_gate = _load_gate(before, backbone)
+        transfer_gate(model.gate, old_gate, columns, cap=model.gate.prior is None)
+        if None in columns:
+            position = columns.index(None)
+            add_to_router(model, after.experts[card.routed[position]], position, old_gate)
     if not isinstance(model.heads, NoHeads):
         per_expert = isinstance(model.heads, MixedHeads)
         init_heads(model.heads, _trained_heads(before, after, per_expert), model.labels)

@@ -9,6 +9,7 @@ from experts.adapter_bank import ExpertBank
 from experts.errors import Fault
 from experts.expert_io import PROTOTYPES, ExpertFolder
 from moe.model.mixture import Mixture
+from router.gate import Gate
 from router.prior import EXPERT_GATE, RouterPrior, StatePrototype, arrow_direction, standardized
 
 ATTENTION_INPUTS = (
@@ -35,6 +36,27 @@ def init_router(model: Mixture, experts: Sequence[ExpertFolder]) -> None:
         prior.fit([read_prototype(expert) for expert in experts])
         return
     for column, expert in enumerate(experts):
+        prior.set_row(column, prior_row(prior, model.bank, expert))
+
+
+def add_to_router(model: Mixture, expert: ExpertFolder, column: int, old: Gate) -> None:
+    """Give a new expert of a mixture its own row of the router's prior; nothing for a router that started at random.
+
+    Args:
+        expert: loaded in the model.
+        column: its column of the gates.
+        old: the gate without it.
+
+    Raises:
+        Fault: if the expert lacks what such a router starts from.
+    """
+    assert model.gate is not None
+    prior = model.gate.prior
+    if prior is None or old.prior is None:
+        return
+    if prior.kind == "centroid":
+        prior.set_prototype(column, read_prototype(expert), old.prior)
+    else:
         prior.set_row(column, prior_row(prior, model.bank, expert))
 
 

@@ -117,6 +117,9 @@ class PredictionBody(BaseModel):
     target: str | None = Field(None, description="entity that the prediction is about; only present with targets")
     target_missing: bool = Field(False, description="only present, as a warning, if the text does not contain it")
     target_truncated: bool = Field(False, description="only present, as a warning, if it was too long and was cut")
+    unfamiliar: bool = Field(
+        False, description="only present, as a warning, if the text is far from the training texts of every domain"
+    )
 
 
 class TextPrediction(PredictionBody):

@@ -26,6 +26,10 @@ from router.gate import GateOutput, mean_summary
 from router.prior import COMPONENTS, EXPERT_GATE, StatePrototype
 
 BATCH_SIZE = 32
+MIN_NOISE = 0.01
+"""Least variance in any direction, as a share of the mean variance: a few rows vary in a few directions only."""
+MIN_ROWS = 4
+"""Fewest rows that a prototype is fitted on."""
 GATE_LR = 5e-3
 """AdamW learning rate of an expert's own gate, as in PHATGOOSE's paper."""
 
@@ -33,19 +37,24 @@ GATE_LR = 5e-3
 def state_prototype(model: Mixture, rows: Dataset, template: str, max_length: int, seed: int) -> dict[str, Tensor]:
     """Return the prototype of training rows: the distribution of the states that a router will read.
 
+    At most half as many directions as rows have a variance of their own; the others share that of the rest, so that the
+    covariance of few rows is shrunken more. Fewer than `MIN_ROWS` rows have no prototype.
+
     Args:
         model: any model of the backbone and trunk; its experts have no influence.
         rows: of which a random sample of at most `MAX_ROWS` is read.
         seed: of the sample.
     """
+    if len(rows) < MIN_ROWS:
+        return {}
     order = np.random.default_rng(seed).permutation(len(rows))[:MAX_ROWS]
     states = mean_states(model, rows.select(order), template, max_length)  # (N, D)
-    space = fit_state_distribution(states, np.array(["rows"] * len(order)), ["rows"], COMPONENTS)
+    space = fit_state_distribution(states, np.array(["rows"] * len(order)), ["rows"], min(COMPONENTS, len(order) // 2))
     fitted = {
         "mean": space.means[0],
         "directions": space.directions,
         "variances": space.variances,
-        "noise": np.asarray(space.noise),
+        "noise": np.asarray(max(space.noise, MIN_NOISE * states.var(0).mean(), np.finfo(np.float32).eps)),
         "rows": np.asarray(float(len(order))),
     }
     return {field.name: torch.tensor(fitted[field.name], dtype=torch.float32) for field in fields(StatePrototype)}

@@ -49,6 +49,7 @@ def assert_equal_scores(
         np.testing.assert_allclose(scores.logits[name], logits, atol=1e-4)
     np.testing.assert_allclose(scores.routing_weights, expected.routing_weights, atol=1e-4)
     np.testing.assert_array_equal(scores.truncated, expected.truncated)
+    np.testing.assert_array_equal(scores.unfamiliar, expected.unfamiliar)
     if expected.polarity is not None:
         assert scores.polarity is not None
         np.testing.assert_allclose(scores.polarity, expected.polarity, atol=1e-4)
@@ -66,6 +67,10 @@ def assert_equal_scores(
         ({"gate": "team", "experts": 2, "shared": True, "heads": "per_expert"}, 1),
         ({"gate": "fixed", "pooling": "last"}, 0),
         ({"gate": GateSettings(hidden=0, queries=2, top_k=1), "heads": HeadSettings(kind="mlp"), "experts": 2}, 1),
+        ({"gate": GateSettings(init="centroid"), "heads": "per_expert", "experts": 2, "shared": True}, 1),
+        ({"gate": GateSettings(kind="team", init="centroid", queries=0), "experts": 2}, 1),
+        ({"gate": GateSettings(kind="hard", init="arrow"), "experts": 2, "shared": True}, 0),
+        ({"gate": GateSettings(init="phatgoose", hidden=0)}, 1),
         ({"gate": GateSettings(temperature=0.1), "heads": HeadSettings(polarity_bound="clip")}, 1),
     ],
 )
