@@ -130,7 +130,6 @@ class Bench:
             "sample.rows": "1500" if self.size == "full" else "120",
             "shared": "null",
             "domains": json.dumps(DOMAINS),
-            "gate.init_std": "1",
             **dict.fromkeys(("lora.dropout", "gate.dropout", "heads.dropout"), str(dropout)),
         }
         return load_run(sets=(*(f"{key}={value}" for key, value in fixed.items()), *sets))
@@ -149,7 +148,7 @@ class Bench:
         """Write a random mixture that routes tokens, and return its folder."""
         settings = BackboneSettings(name=self.decoder, trunk_depth=1, max_length=64)
         domains = [DomainCard(name=name, role=name, experts=(name,), tasks={}) for name in DOMAINS]
-        gate = GateSettings(unit="token", init_std=1.0, dropout=0.0)
+        gate = GateSettings(unit="token", dropout=0.0)
         lora = LoraSettings(r=16, alpha=16, dropout=0.0)
         return self._save("language-model", settings, domains, gate, HeadSettings(), lora, language=True)
 
@@ -194,8 +193,28 @@ class Bench:
                     parameter.normal_(std=0.05, generator=random)
             for parameter in model.heads.parameters():
                 parameter.normal_(std=0.2, generator=random)
+        spread_routing(model.eval(), self.texts)
         write_mixture(folder, model, card, config="", metrics={})
         return folder
+
+
+@torch.no_grad()
+def spread_routing(model: Mixture, texts: list[str]) -> None:
+    """Draw the router's last layer so that texts, or tokens, differ: its logits have mean 0 and deviation 1.5 on texts.
+
+    A fresh router weights all experts equally, and one that is only drawn sends almost every text to the same expert.
+    """
+    assert model.gate is not None
+    layer = model.gate.net[-1]
+    assert isinstance(layer, torch.nn.Linear)
+    layer.weight.normal_(generator=torch.Generator().manual_seed(1))
+    layer.bias.zero_()
+    _, routing = model.encode_trunk(**next(token_batches(model, texts)))
+    assert routing is not None
+    logits = routing.logits.flatten(0, -2)  # (N, G + E), linear in the layer
+    scale = 1.5 / logits.std(0)  # (G + E,)
+    layer.weight.mul_(scale[:, None])
+    layer.bias.copy_(-logits.mean(0) * scale)
 
 
 def load_in(folder: Path, precision: Precision) -> Mixture:
