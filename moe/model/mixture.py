@@ -16,7 +16,7 @@ from experts.adapter_bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
 from moe.model.backbone_ops import BackboneDropout, backbone_states
-from moe.model.heads import Heads, MixedHeads, NoHeads, pool
+from moe.model.heads import Heads, MixedHeads, NoHeads, TokenStates, pool
 from moe.model.mode import SOFT, RoutingMode
 from moe.model.outputs import ForwardContext, MixtureOutput, RouterOutput
 from moe.model.trunk import EndOfTrunk, Trunk
@@ -108,7 +108,7 @@ class Mixture(nn.Module):
         pooled = pool(states, real, self.pooling)  # (B, D)
         if self.training and not pooled.requires_grad:
             pooled.requires_grad_()  # DAO measures gradients there even when everything below is frozen
-        out = self.heads(pooled, gates)
+        out = self.heads(pooled, gates, TokenStates(states, real))
         return MixtureOutput(pooled, out.logits, out.polarity, routing, gates)
 
     def encode_trunk(

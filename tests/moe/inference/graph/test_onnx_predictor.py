@@ -66,6 +66,8 @@ def assert_equal_scores(
         ({"gate": "team", "experts": 2, "shared": True, "heads": "per_expert"}, 1),
         ({"gate": "fixed", "pooling": "last"}, 0),
         ({"gate": GateSettings(hidden=0, queries=2, top_k=1), "heads": HeadSettings(kind="mlp"), "experts": 2}, 1),
+        ({"shared": True, "heads": HeadSettings(kind="label_attention"), "experts": 2}, 1),
+        ({"heads": HeadSettings(kind="label_attention", merge="averaged")}, 0),
         ({"gate": GateSettings(temperature=0.1), "heads": HeadSettings(polarity_bound="clip")}, 1),
     ],
 )
