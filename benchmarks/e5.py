@@ -164,7 +164,8 @@ def build_tokenizer(model: E5File) -> Tokenizer:
 def build_normalizer(model: E5File) -> Normalizer:
     """Build the normalizer that applies the model's replacements: NFKC, but for control characters, spaces and some.
 
-    A character that NFKC would change, although the file does not and a piece has it, becomes a private one meanwhile.
+    A character of a piece that NFKC would change, although the file does not, is replaced by a private one before it
+    and restored after it.
     """
     replacements = model.replacements
     dropped = [character for character, output in replacements.items() if output == ""]

@@ -81,8 +81,8 @@ def fine_tune(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tupl
         context=LossContext.of(model),
         counts=count_labels(train, model.labels),
     )
-    attention, device = AttentionSwitch(model.backbone), torch.device("cpu")
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(device))
+    attention, device = AttentionSwitch(model.backbone), model.backbone.device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
     best: tuple[float, dict[str, Tensor]] = (-1.0, {})
     step, interval = 0, math.ceil(total / evals)
     with progress_bar("full fine-tuning", total, "step") as meter:
@@ -90,7 +90,7 @@ def fine_tune(work: Workspace, epochs: int, rate: float, evals: int = 4) -> tupl
             sampler.set_epoch(epoch)
             for rows in sampler:
                 model.train()
-                batch = collate([train[i] for i in rows])
+                batch = {name: values.to(device) for name, values in collate([train[i] for i in rows]).items()}
                 attention.select(batch["input_ids"].shape[1])
                 with autocast:
                     loss = objective(model(batch["input_ids"], batch["attention_mask"]), batch)
@@ -134,10 +134,11 @@ def labelled_rows(rows: Dataset, task: str) -> tuple[list[str], list[int]]:
 def _pooled_states(model: Mixture, work: Workspace, texts: list[str]) -> np.ndarray:
     """Return the pooled states of texts (N, D)."""
     model.eval()
-    tokenizer, settings = model.loaded_backbone.tokenizer, work.run.backbone
+    tokenizer, settings, device = model.loaded_backbone.tokenizer, work.run.backbone, model.backbone.device
     order = np.argsort([len(text) for text in texts], kind="stable")  # (N,)
     states = []
     for start in range(0, len(order), 32):
         batch = [texts[i] for i in order[start : start + 32]]
-        states.append(model(*tokenize(batch, tokenizer, work.run.template, settings.resolved_length)).pooled.numpy())
+        ids, mask = tokenize(batch, tokenizer, work.run.template, settings.resolved_length)  # (B, T) each
+        states.append(model(ids.to(device), mask.to(device)).pooled.cpu().numpy())
     return np.concatenate(states)[np.argsort(order)]  # (N, D)

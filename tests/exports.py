@@ -10,12 +10,12 @@ from torch import Tensor
 
 from moe.export.selection import ExportSource, load_export_source
 from moe.model.backbone import load_backbone
-from moe.model.heads import pool
+from moe.model.heads import HeadSettings, pool
 from moe.runs.workspace import Workspace
 
 
 def save_and_load_mixture(
-    folder: Path, family: str = "bert", shared: bool = False, heads: str = "per_expert", **backbone: Any
+    folder: Path, family: str = "bert", shared: bool = False, heads: str | HeadSettings = "per_expert", **backbone: Any
 ) -> ExportSource:
     """Write a tiny mixture and load it for export."""
     if not (folder / "backbone").is_dir():

@@ -10,7 +10,7 @@ from torch import nn
 from moe.export.encoder_graph import EncoderGraph, UpdateWeights
 from moe.export.graph_builder import GraphBuilder
 from moe.inference.graph.spec import TensorPart
-from moe.model.heads import Heads, MixedHeads
+from moe.model.heads import Heads, LabelAttention, MixedHeads
 from moe.model.mixture import Mixture
 from router.gate import Gate
 
@@ -65,7 +65,7 @@ class MixtureGraphBuilder:
         for depth, states in enumerate(self.encoder.states("input_ids", "attention_mask")):
             if depth == model.bank.trunk_depth and self.routed:
                 gates = self._route(states)
-        pooled = self._pool(states)  # (B, D)
+        self.states, pooled = states, self._pool(states)  # (B, T, D), (B, D)
         logits, polarity = self._all_heads(pooled, gates)
         for name, value in logits.items():
             graph.output(f"logits/{name}", value)
@@ -306,6 +306,9 @@ class MixtureGraphBuilder:
         logits = {}
         for key, head in cast(Mapping[str, nn.Sequential], heads.classes).items():
             x, last = pooled, len(head) - 1
+            if isinstance(head[last], LabelAttention):
+                logits[heads.names[key]] = self._label_attention(heads, prefix, f"classes.{key}.{last}")
+                continue
             if last > 1:
                 x = graph.op("Tanh", self._head_linear(heads, prefix, f"classes.{key}.1", x))
             logits[heads.names[key]] = self._head_linear(heads, prefix, f"classes.{key}.{last}", x)
@@ -322,16 +325,26 @@ class MixtureGraphBuilder:
         return logits, graph.op("Tanh", raw) if heads.bound == "tanh" else raw
 
     def _head_linear(self, heads: Heads, prefix: str, path: str, x: str) -> str:
-        state = heads.state_dict()
-        weight, bias = (
-            self.graph.weight(
-                f"heads/{prefix}{path}.{kind}",
-                tuple(state[f"{path}.{kind}"].shape),
-                TensorPart(file=self.heads_file, tensor=f"{prefix}{path}.{kind}"),
-            )
-            for kind in ("weight", "bias")
-        )
+        weight, bias = (self._head_weight(heads, prefix, f"{path}.{kind}") for kind in ("weight", "bias"))
         return self.graph.linear(x, weight, bias)
+
+    def _label_attention(self, heads: Heads, prefix: str, path: str) -> str:
+        """Return logits (B, K) of the tokens' states (B, T, D); see `LabelAttention`."""
+        graph = self.graph
+        kinds = ("queries", "weight", "bias")
+        queries, weight, bias = (self._head_weight(heads, prefix, f"{path}.{kind}") for kind in kinds)
+        real = graph.op("Unsqueeze", graph.op("Cast", "attention_mask", to=BOOL), graph.integers(2))  # (B, T, 1)
+        root = graph.constant(np.sqrt(self.encoder.width))
+        scores = graph.op("Div", graph.linear(self.states, queries, None), root)  # (B, T, K)
+        scores = graph.op("Where", real, scores, graph.constant(np.finfo(np.float32).min))  # (B, T, K)
+        attention = graph.op("Transpose", graph.op("Softmax", scores, axis=1), perm=[0, 2, 1])  # (B, K, T)
+        products = graph.op("Mul", graph.op("MatMul", attention, self.states), weight)  # (B, K, D)
+        return graph.op("Add", graph.op("ReduceSum", products, graph.integers(2), keepdims=0), bias)
+
+    def _head_weight(self, heads: Heads, prefix: str, name: str) -> str:
+        """Add a weight of the heads."""
+        shape, part = tuple(heads.state_dict()[name].shape), TensorPart(file=self.heads_file, tensor=f"{prefix}{name}")
+        return self.graph.weight(f"heads/{prefix}{name}", shape, part)
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> str:
         """Add a weight of the router."""

@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from moe.model.backbone import BackboneSettings, load_backbone
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LETTERS = [*"▁abcdefgh利润增长亏损，～%1Ω"]
 WORDS = ["利润", "▁利润增长", "亏损", "▁abc", "def", "▁привет", "Ωa"]
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", *WORDS, *LETTERS, "é", "<mask>"]
