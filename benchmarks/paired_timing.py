@@ -25,7 +25,7 @@ from moe.inference.torch_predictor import token_budget
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
-from moe.runs.workspace import package_versions
+from moe.runs.versions import package_versions
 from moe.synthetic import DOMAINS, generate
 from router.gate import GateSettings
 

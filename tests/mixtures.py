@@ -16,7 +16,8 @@ from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import HeadSettings
 from moe.model.lm_head import LMHead
 from moe.model.mixture import Mixture
-from moe.runs.workspace import Workspace, package_versions
+from moe.runs.versions import package_versions
+from moe.runs.workspace import Workspace
 from moe.training.objective import Objective
 from router.gate import GateSettings
 from router.registry import DAOSettings

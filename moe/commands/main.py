@@ -37,6 +37,10 @@ OVERVIEW: dict[str, tuple[str, str]] = {
         "train",
         "Instruction-tune a language model's mixture on the questions of its domains; writes `moe-instruct/`.",
     ),
+    "distill": (
+        "train",
+        "Have large teachers label texts, then train the mixture on their soft labels too, as `moe run` does.",
+    ),
     "run": (
         "train",
         "Run all steps: train every expert, merge, train the router, compare the models on the test rows.",
@@ -180,10 +184,10 @@ app = typer.Typer(
     cls=LazyGroup,
 )
 
-DISTRIBUTED_COMMANDS = ("train-expert", "pretrain", "merge", "train-router", "instruct", "run")
+DISTRIBUTED_COMMANDS = ("train-expert", "pretrain", "merge", "train-router", "instruct", "distill", "run")
 """Commands that torchrun or accelerate may start in several processes."""
 
-TRAINING_COMMANDS = [[name] for name in ("train-expert", "pretrain", "train-router", "instruct", "run")]
+TRAINING_COMMANDS = [[name] for name in ("train-expert", "pretrain", "train-router", "instruct", "distill", "run")]
 """Commands that keep finished steps, as the first of the arguments."""
 MAIN_PROCESS_GRACE = 10.0
 """Seconds that other processes wait before they print a fault: a fault that all ranks share is printed by rank 0, and

@@ -214,6 +214,57 @@ def run_(
     print_view(summary, summary_view, json_)
 
 
+@app.command(
+    "distill",
+    epilog=examples(
+        "moe distill --config my.yaml --teacher runs/large --text news=headlines.txt",
+        "moe distill --config my.yaml --teacher runs/a --teacher runs/b --label-only --engine ray --workers 4",
+    ),
+)
+def distill_(
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--teacher", help="Model whose answers are learned: a folder or hub id (repeatable); default: the config's."
+        ),
+    ] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="Unlabelled texts of a domain, DOMAIN=FILE (repeatable); default: the config's."),
+    ] = None,
+    label_only: Annotated[bool, typer.Option("--label-only", help="Write the soft labels and train nothing.")] = False,
+    engine: Annotated[str, typer.Option("--engine", help="How the teachers run: local or ray.")] = "local",
+    workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="Number of Ray actors.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, max=1024, help="CPU threads of each actor; default: 1.")
+    ] = None,
+    config: ConfigOption = None,
+    run: RunOption = None,
+    sets: SetOption = None,
+    overwrite: OverwriteOption = False,
+    resume: ResumeOption = False,
+    graph: GraphOption = True,
+    json_: JsonOption = False,
+) -> None:
+    """Have large teachers label texts, then train the mixture on their soft labels too, as `moe run` does."""
+    from moe.distill.label import check_engine, label_texts, with_teachers
+    from moe.distill.results import labelling_view
+    from moe.training.pipeline import run_all, summary_view
+
+    check_engine(engine)
+    work = open_workspace(config, run, sets)
+    work.run = with_teachers(work.run, teachers or (), texts or ())
+    report = label_texts(work, overwrite, engine, workers, threads)
+    if label_only:
+        print_view(report, labelling_view, json_)
+        return
+    if not json_ and sys.stdout.isatty():
+        print_view(report, labelling_view, json_)
+    summary = run_all(work, overwrite, resume, label=False)
+    _write_best_graph(work, graph)
+    print_view(summary, summary_view, json_)
+
+
 def _report_stale(work: "Workspace") -> list[str]:
     """Names of finished steps that depend on something made again since; one line says how to make them again."""
     from moe.console import info

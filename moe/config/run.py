@@ -20,6 +20,7 @@ from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
 from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
+from moe.data.distilled.settings import DistillSettings, distill_conflicts
 from moe.data.schema import DataSettings, TaskSettings
 from moe.model.backbone import AUTO, BackboneSettings
 from moe.model.heads import HeadSettings
@@ -109,6 +110,9 @@ class RunSettings(BaseModel):
         None,
         description="train experts of a language model, with the backbone's own head; null: experts of a classifier",
     )
+    distill: DistillSettings | None = Field(
+        None, description="soft labels of larger models that every stage also learns; null: the labelled rows alone"
+    )
     heads: HeadSettings = HeadSettings()
     gate: GateSettings = GateSettings()
     losses: LossSettings = LossSettings()
@@ -132,6 +136,12 @@ class RunSettings(BaseModel):
     def rows_of(self, domain: str) -> dict[str, TaskSettings]:
         """Tasks of a domain whose rows the run reads: labelled ones, or the questions for a language model."""
         return self.tasks_of(domain) if self.language is None else self.questions_of(domain)
+
+    def distilled_tasks(self, domain: str) -> tuple[str, ...]:
+        """Tasks of a domain whose texts the teachers label: those whose labels are not about an entity of the text."""
+        if self.distill is None or not (self.distill.labelled or domain in self.distill.text):
+            return ()
+        return tuple(name for name, task in self.tasks_of(domain).items() if not task.has_target)
 
     @property
     def removes_across_tasks(self) -> bool:
@@ -258,6 +268,10 @@ def find_conflicts(run: RunSettings) -> list[str]:
         )
     if run.language is not None and (names := [name for name, domain in run.domains.items() if domain.unlabelled]):
         conflicts.append(f"domains.{names[0]}.unlabelled is for classifiers: use `corpus` for a language model")
+    if run.distill is not None:
+        conflicts += distill_conflicts(run.distill, {name: run.distilled_tasks(name) for name in run.domains})
+    if run.distill is not None and run.language is not None:
+        conflicts.append("distill is for classifiers: remove it, or remove `language`")
     if run.language is not None and "general" in run.domains:
         conflicts.append("domains.general: this name is reserved for general text; choose another domain name")
     if run.gate.unit == "token" and run.language is None:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from experts.domain import LabelSpace
+from moe.data.distilled.soft_labels import TEACHER, TEACHER_SCORE
 from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit, window_overlap
 
 Batch = dict[str, Tensor]
@@ -185,7 +186,9 @@ class Collator:
     """Collates prepared rows into a batch.
 
     A batch holds `input_ids` and `attention_mask` (B, T); `label` (B,), the index in the task's head or −1; `task` and
-    `domain` (B,), indices or −1; `score` (B,), NaN for rows without a score; and `trunk` (B, T, D) if cached.
+    `domain` (B,), indices or −1; `score` (B,), NaN for rows without a score; and `trunk` (B, T, D) if cached. With a
+    teacher it also holds `teacher` (B, K), probabilities of the labels of the task's head, and `teacher_score` (B,);
+    both are NaN for rows without its answer.
 
     Args:
         tokenizer: of the backbone.
@@ -209,6 +212,7 @@ class Collator:
         self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
         self.tasks = {task: i for i, task in enumerate(labels.tasks)}
         self.domains = {domain: i for i, domain in enumerate(domains)}
+        self.most_labels = max((len(names) for names in labels.heads.values()), default=0)
         self.head_indices = {
             task: [labels.heads[labels.head_by_task[task]].index(label) for label in own]
             for task, own in labels.tasks.items()
@@ -228,7 +232,18 @@ class Collator:
             "task": torch.tensor([self.tasks.get(row["task"], -1) for row in rows]),
             "domain": torch.tensor([self.domains.get(row["domain"], -1) for row in rows]),
             "score": torch.tensor(scores, dtype=torch.float32),
+            **(self._teacher(rows) if TEACHER in rows[0] else {}),
         } | ({"trunk": self.trunk(rows)} if self.trunk else {})
+
+    def _teacher(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """The teachers' answers: probabilities by head (B, K), K the most labels of a head, and scores (B,)."""
+        probabilities = torch.full((len(rows), self.most_labels), math.nan)  # (B, K)
+        for i, row in enumerate(rows):
+            if row[TEACHER] is not None:
+                probabilities[i] = 0.0
+                probabilities[i, self.head_indices[row["task"]]] = torch.tensor(row[TEACHER])
+        scores = [math.nan if row[TEACHER_SCORE] is None else float(row[TEACHER_SCORE]) for row in rows]
+        return {TEACHER: probabilities, TEACHER_SCORE: torch.tensor(scores, dtype=torch.float32)}
 
     def tokens(self, texts: Sequence[str], targets: Sequence[str | None] | None = None) -> tuple[Tensor, Tensor]:
         """Return token ids and attention mask of texts with their targets, if any, (B, T) each."""

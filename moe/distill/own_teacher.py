@@ -6,8 +6,9 @@ import numpy as np
 
 from experts.atomic_io import MANIFEST
 from experts.reading import sha256_of
-from moe.distill.soft_labels import (
-    SoftLabels,
+from moe.data.distilled.soft_labels import SoftLabels
+from moe.data.distilled.teacher_settings import TeacherSettings
+from moe.distill.request import (
     TaskRequest,
     Teacher,
     check_mapping,
@@ -20,7 +21,6 @@ from moe.distill.soft_labels import (
     to_task_labels,
     uncovered_fault,
 )
-from moe.distill.teacher_settings import TeacherSettings
 from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Predictor, Scores
 from moe.runs.model_ref import ModelRef

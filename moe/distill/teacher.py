@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.distill.endpoint_teacher import EndpointTeacher
 from moe.distill.own_teacher import load_own_teacher
-from moe.distill.soft_labels import SoftLabels, TaskRequest, Teacher
-from moe.distill.teacher_settings import TeacherSettings
+from moe.distill.request import TaskRequest, Teacher
 from moe.distill.transformers_teacher import is_transformers_folder, load_transformers_teacher
 from moe.runs.model_ref import download, is_hub_name, resolve
 
-__all__ = ["SoftLabels", "TaskRequest", "Teacher", "load_teacher"]
+__all__ = ["TaskRequest", "Teacher", "load_teacher"]
 
 
 def load_teacher(settings: TeacherSettings, device: str = "auto") -> Teacher:

@@ -12,8 +12,9 @@ from experts.cards import ADAPTER_CONFIG, EXPERT_CARD
 from experts.errors import Fault
 from moe.checkpoints.file_names import CARD as MIXTURE_CARD
 from moe.console import is_verbose
-from moe.distill.soft_labels import (
-    SoftLabels,
+from moe.data.distilled.soft_labels import SoftLabels
+from moe.data.distilled.teacher_settings import TeacherSettings
+from moe.distill.request import (
     TaskRequest,
     Teacher,
     check_mapping,
@@ -26,7 +27,6 @@ from moe.distill.soft_labels import (
     to_task_labels,
     uncovered_fault,
 )
-from moe.distill.teacher_settings import TeacherSettings
 from moe.inference.predictor import batch_by_tokens, chunk_size_for
 from moe.inference.torch_predictor import token_budget
 from moe.model.backbone import AUTO_LENGTH_LIMIT, loading_messages

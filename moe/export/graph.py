@@ -25,7 +25,7 @@ from moe.inference.graph.spec import BACKBONE, GRAPH_FILE, GRAPH_FOLDER, SPEC_FI
 from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
 from moe.model.backbone import BackboneSettings, weight_files
-from moe.runs.workspace import package_versions
+from moe.runs.versions import package_versions
 
 
 def write_graph(folder: Path) -> ExportedGraph:

@@ -17,7 +17,7 @@ from moe.merging.head_init import TrainedHeads, init_heads
 from moe.model.backbone import Backbone, BackboneSettings
 from moe.model.heads import HeadSettings, NoHeads
 from moe.model.mixture import Mixture
-from moe.runs.workspace import package_versions
+from moe.runs.versions import package_versions
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,11 @@ class LabelTables:
 
     def labelled_rows(self, head: str, task: Tensor, label: Tensor) -> Tensor:
         """Return (B,) bool: which rows, given by task and label (B,), have a label of this head."""
-        of_head = self.head_of.to(task.device)[task.clamp(min=0)] == self.heads.index(head)
-        return of_head & (task >= 0) & (label >= 0)
+        return self.rows_of_head(head, task) & (label >= 0)
+
+    def rows_of_head(self, head: str, task: Tensor) -> Tensor:
+        """Return (B,) bool: which rows, given by task (B,), are of a task with this head."""
+        return (self.head_of.to(task.device)[task.clamp(min=0)] == self.heads.index(head)) & (task >= 0)
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:

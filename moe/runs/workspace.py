@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets import Dataset, concatenate_datasets
 from rich.markup import escape
 
+from experts.atomic_io import sha256_of
 from experts.domain import Domain
 from experts.errors import Fault
 from moe import distributed
@@ -18,11 +18,12 @@ from moe.config.stages import EXPERT, SHARED
 from moe.console import info
 from moe.data.augmented import HeldOutTexts, add_augmented_rows, format_augmented_summary
 from moe.data.augmented_rows import AUGMENTED
+from moe.data.distilled.soft_labels import read_soft_rows, with_soft_labels
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
 from moe.data.schema import TaskSettings
 from moe.model.backbone import AUTO, LANGUAGE_LENGTH
 from moe.runs.across_tasks import format_removed, remove_across_tasks
-from moe.runs.layout import CHECKPOINTS, DATA, LOGS, POOLED, SAMPLE
+from moe.runs.layout import CHECKPOINTS, DATA, DISTILLED, LOGS, POOLED, SAMPLE
 from moe.runs.recovery import recover_run
 from moe.runs.text_lengths import LengthStore, check_length, format_cuts
 from moe.runs.unlabelled import read_unlabelled
@@ -150,6 +151,34 @@ class Workspace:
         names = list(domains) if domains is not None else list(self.run.domains)
         parts = [prepared.splits[split] for name in names for prepared in self.prepared(name).values()]
         return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+
+    def training_rows(self, domains: Iterable[str]) -> Dataset:
+        """Return the rows that stages train on: labelled ones, and with `distill` the soft labels of the teachers.
+
+        Raises:
+            Fault: if the teachers have not labelled the texts yet.
+        """
+        names = list(domains)
+        run = self.run
+        if run.distill is None:
+            return self.rows("train", names)
+        parts = [
+            with_soft_labels(
+                prepared.splits["train"],
+                read_soft_rows(self.soft_file(name, task), run.distill.of_labels(name)),
+                name,
+                task,
+            )
+            if task in run.distilled_tasks(name)
+            else prepared.splits["train"]
+            for name in names
+            for task, prepared in self.prepared(name).items()
+        ]
+        return concatenate_datasets(parts)
+
+    def soft_file(self, domain: str, task: str) -> Path:
+        """The file of a task's texts with the teachers' answers."""
+        return (self.data_dir or self.out) / DISTILLED / domain / f"{task}.parquet"
 
     def unlabelled(self, domains: Iterable[str]) -> list[Dataset]:
         """Return the texts without labels of those of the given domains that have any.
@@ -309,32 +338,14 @@ class Workspace:
         return path
 
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:
-        """Return the SHA-256 of each task's file, and of its augmented rows if they are used for training."""
+        """Return the SHA-256 of each task's file, and of its augmented rows and soft labels if they train."""
+        domains = list(domains)
         reports = {task: prepared.report for domain in domains for task, prepared in self.prepared(domain).items()}
         hashes = {task: report.sha256 for task, report in reports.items()}
-        return hashes | {
-            f"{task} augmented": report.augmented.sha256 for task, report in reports.items() if report.augmented
+        hashes |= {f"{task} augmented": report.augmented.sha256 for task, report in reports.items() if report.augmented}
+        soft = {
+            f"{task} {DISTILLED}": self.soft_file(name, task)
+            for name in (domains if self.run.distill else ())
+            for task in self.run.distilled_tasks(name)
         }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the package versions on which weights and metrics depend, and the commit if run from a git clone."""
-    versions = {name: version(name) for name in ("finmoe", "torch", "transformers", "peft")}
-    commit = read_commit(Path(__file__).parents[2])
-    return versions if commit is None else versions | {"commit": commit}
-
-
-def read_commit(clone: Path) -> str | None:
-    """Return the checked-out commit of a clone, read from git's files; None if it is not a clone."""
-    git = clone / ".git"
-    try:
-        head = (git / "HEAD").read_text(encoding="ascii").strip()
-        if not head.startswith("ref: "):
-            return head
-        name = head.removeprefix("ref: ")
-        if (git / name).is_file():
-            return (git / name).read_text(encoding="ascii").strip()
-        packed = (git / "packed-refs").read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
+        return hashes | {name: sha256_of(path) for name, path in soft.items() if path.is_file()}

@@ -19,7 +19,8 @@ from moe.model.backbone import identify_backbone, read_backbone_config
 from moe.model.heads import Heads
 from moe.model.mixture import Mixture
 from moe.runs.shared_init import load_shared_init
-from moe.runs.workspace import Workspace, package_versions
+from moe.runs.versions import package_versions
+from moe.runs.workspace import Workspace
 from moe.training.job import TrainResult
 
 

@@ -215,7 +215,7 @@ def new_expert(work: Workspace, stage: Stage, domain: Domain, name: str, seed: i
     run, names = work.run, _trained_domains(work, stage, domain)
     start = load_shared_init(run) if stage is SHARED else None
     shared = read_expert(work.shared_folder) if stage is not SHARED and work.shared_folder else None
-    train = work.rows("train", names) if run.language is None else None
+    train = work.training_rows(names) if run.language is None else None
     polarity = train is not None and any(score is not None for score in train["score"])
     model = build_expert_model(
         run,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from moe import distributed
 from moe.data.collator import Batch
+from moe.data.distilled.soft_labels import TEACHER, TEACHER_SCORE
 from moe.model.lm_head import LMHead
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.outputs import MixtureOutput, RouterOutput
@@ -109,6 +110,10 @@ class GlobalBatch:
         texts: B.
         pooled: pooled states (b, D) of this process's micro-batches; gradients are measured where they were computed.
         routing: None if no router was used.
+        domain: (B,), index of each text's domain; −1 if it is unknown.
+        teacher: (B, K), the teachers' probabilities of the labels of each text's head; NaN where they gave no answer;
+            None if no row has any.
+        teacher_score: (B,), the teachers' polarity, likewise.
     """
 
     logits: dict[str, Tensor]
@@ -119,6 +124,9 @@ class GlobalBatch:
     texts: int
     pooled: list[Tensor]
     routing: GlobalRouting | None
+    domain: Tensor
+    teacher: Tensor | None
+    teacher_score: Tensor | None
 
 
 def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor) -> GlobalBatch:
@@ -134,6 +142,7 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
         key: _gather([batch[key] for _, batch in micro_batches]) if key in micro_batches[0][1] else default
         for key, default in (("task", none), ("label", none), ("score", none * torch.nan))
     }
+    taught = TEACHER in micro_batches[0][1]
     logits = {head: _gather([output.logits[head] for output in outputs]) for head in outputs[0].logits}  # (B, K)
     polarity = [output.polarity for output in outputs if output.polarity is not None]
     routed = [(output.routing, batch) for output, batch in micro_batches if output.routing is not None]
@@ -143,6 +152,9 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
         texts=len(domain),
         pooled=[output.pooled for output in outputs],
         routing=_gather_routing(routed, domain_expert_mask) if routed else None,
+        domain=domain,
+        teacher=_gather([batch[TEACHER] for _, batch in micro_batches]) if taught else None,  # (B, K)
+        teacher_score=_gather([batch[TEACHER_SCORE] for _, batch in micro_batches]) if taught else None,  # (B,)
         **targets,
     )
 

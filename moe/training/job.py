@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch import nn
@@ -16,6 +17,7 @@ from transformers import TrainerCallback, TrainingArguments
 from moe import distributed
 from moe.config.stages import Stage, StageSettings
 from moe.data.collator import Collate, MicroBatchCollator
+from moe.data.distilled.soft_labels import DISTILLED, TEACHER
 from moe.data.sampler import DomainBatchSampler, arrow_column, row_lengths
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
@@ -116,13 +118,15 @@ def batch_sampler(job: TrainJob, holdout: bool = False) -> DomainBatchSampler:
     Args:
         holdout: sample smaller batches in another order, for held-out batches.
     """
-    domains = np.asarray(arrow_column(job.rows, "domain").dictionary_encode().indices)
+    groups = np.asarray(arrow_column(job.rows, "domain").dictionary_encode().indices)
+    if TEACHER in job.rows.column_names:  # labelled rows of a domain retain a share beside many unlabelled ones
+        groups = 2 * groups + np.asarray(pc.equal(arrow_column(job.rows, "origin"), DISTILLED))
     settings, world_size = job.settings, distributed.world_size()
     size, seed = settings.batch_size * settings.accumulate, job.seed
     if holdout:  # a held-out batch runs in a single pass, which batch_size limits
         size, seed = max(1, min(settings.batch_size, size // 4)), job.seed + 1
     return DomainBatchSampler(
-        domains,
+        groups,
         row_lengths(job.rows),
         size * world_size,
         settings.sampling_temperature,

@@ -16,6 +16,7 @@ from moe.data.collator import Batch
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.lm_head import IGNORE_INDEX
 from moe.model.outputs import MixtureOutput, RouterOutput
+from moe.training.distillation import TeachingLoss
 from moe.training.global_batch import (
     GlobalBatch,
     GlobalRouting,
@@ -41,7 +42,7 @@ from router.losses import (
 from router.mtl_baselines import build_weighting
 from router.registry import ComparatorSettings, DAOSettings
 
-SENTIMENT = ("classes", "polarity")
+SENTIMENT, TEACHER_LOSS = ("classes", "polarity"), "teacher"
 HOLDOUT_BATCHES = "held_out.drawn"
 """Key of the number of held-out batches drawn, in a checkpoint of the objective."""
 
@@ -60,6 +61,7 @@ class Objective:
         context: parameters at which gradients are compared, held-out batches and the language-model head.
         comparators: rates of the methods other than DAO.
         counts: training rows of each task's labels, (K,) in the order of the task's head; for effective numbers.
+        teaching: how soft labels train, in batches that have any.
     """
 
     def __init__(
@@ -73,13 +75,17 @@ class Objective:
         context: LossContext | None = None,
         comparators: ComparatorSettings = ComparatorSettings(),
         counts: Mapping[str, Tensor] | None = None,
+        teaching: TeachingLoss | None = None,
     ) -> None:
         self.stage, self.settings, self.domain_expert_mask = stage, settings, domain_expert_mask
         self.context = context or LossContext()
         self.tables = LabelTables.of(labels)
         self.class_weights = self._class_weights(labels, counts or {})
         constants: dict[str, float] = {str(name): value for name, value in settings.constants.items()}
-        self.inner = build_weighting(settings.inner, SENTIMENT, dao, constants, seed, comparators)
+        self.teaching = teaching
+        balanced = (*SENTIMENT, TEACHER_LOSS) if teaching is not None and teaching.is_balanced else SENTIMENT
+        constants[TEACHER_LOSS] = 1.0
+        self.inner = build_weighting(settings.inner, balanced, dao, constants, seed, comparators)
         self.imbalance = self.inner if isinstance(self.inner, DAO) else DAO(SENTIMENT, dao, seed=seed)
         self.base = "sentiment" if self.context.lm_head is None else "language"
         outer = tuple(
@@ -139,9 +145,12 @@ class Objective:
         return total
 
     def _sentiment_loss(self, batch: GlobalBatch) -> Tensor | None:
-        """Weighted sum of class and polarity losses (inner level); None if no row has either."""
+        """Weighted sum of class, polarity and distillation losses (inner level); None if no row has any."""
         losses, rows = self._sentiment_losses(batch)
         total, at_state = None, self.settings.measured == "state"
+        taught = None if self.teaching is None else self.teaching(batch)
+        if taught is not None and self.teaching is not None and self.teaching.is_balanced:
+            losses[TEACHER_LOSS], rows[TEACHER_LOSS] = taught.loss, taught.rows
         if losses:
             tensors = batch.pooled if at_state else self.context.expert_parameters()
             point = GradientPoint(tensors, batch.texts if at_state else None)
@@ -151,6 +160,9 @@ class Objective:
             look_ahead = self._look_ahead(level, self.context.last_layer_parameters)
             weights = level.weights(finite, norms, grads, look_ahead)
             total = weighted_sum(losses, weights_by_rows(weights, rows) if isinstance(level, DAO) else weights)
+        if taught is not None and TEACHER_LOSS not in losses:
+            losses[TEACHER_LOSS] = taught.loss
+            total = taught.loss if total is None else total + taught.loss
         logged = {name: float(value.detach()) for name, value in losses.items()}
         self.logs |= logged | _prefixed("inner", self.inner.log_values())
         return total

@@ -9,6 +9,7 @@ from experts.atomic_io import write_json
 from experts.json_io import json_object
 from moe import distributed
 from moe.console import info
+from moe.distill.label import label_texts
 from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.results import mean_figures
 from moe.evaluation.run_results import evaluate_run
@@ -35,15 +36,20 @@ PLAIN_SENTENCES = (
 
 
 @writes_run
-def run_all(work: Workspace, overwrite: bool = False, resume: bool = False, pooled: bool = True) -> RunSummary:
+def run_all(
+    work: Workspace, overwrite: bool = False, resume: bool = False, pooled: bool = True, label: bool = True
+) -> RunSummary:
     """Train every expert, merge them, train the router, and evaluate everything on the test rows.
 
     Args:
         pooled: also train one LoRA on all domains pooled, to compare the mixture with.
+        label: in a run with teachers, have them label texts first.
 
     Returns:
         the summary, also written to `summary.json`.
     """
+    if label and work.run.distill is not None:
+        label_texts(work)
     _train_experts(work, overwrite, resume)
     info(verdict := _merge_and_train_router(work, overwrite, resume))
     if pooled and len(work.run.domains) > 1:
@@ -59,6 +65,8 @@ def train_all(work: Workspace) -> Path:
     Returns:
         folder of the best mixture; if there is a single expert, and so nothing to route, the expert's folder.
     """
+    if work.run.distill is not None:
+        label_texts(work)
     experts = _train_experts(work)
     if len(experts) == 1:
         return experts[0]

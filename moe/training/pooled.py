@@ -45,7 +45,7 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
     """
     work.begin()
     run, domains, folder = work.run, list(work.run.domains), work.pooled_folder
-    train, held_out = work.rows("train", domains), work.rows("validation", domains)
+    train, held_out = work.training_rows(domains), work.rows("validation", domains)
     start = None if work.frozen_experts else load_shared_init(run)
     frozen = read_expert(work.shared_folder) if work.frozen_experts and work.shared_folder else None
     stage = SHARED if run.shared is not None and not work.frozen_experts else EXPERT
@@ -141,7 +141,7 @@ def pooled_settings(work: Workspace, train: Dataset) -> StageSettings:
 
     They are as many as it takes to read as many rows as the shared expert and one expert of each domain read together.
     """
-    stages, sizes = work.run.stages, [len(work.rows("train", [name])) for name in work.run.domains]
+    stages, sizes = work.run.stages, [len(work.training_rows([name])) for name in work.run.domains]
     trains_shared = work.run.shared is not None and not work.frozen_experts
     base = stages.shared if trains_shared else stages.expert
     read = sum(rows_read(stages.expert, size) for size in sizes)

@@ -20,6 +20,7 @@ from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.training_log import log_start
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
+from moe.training.distillation import TeachingLoss
 from moe.training.global_batch import LossContext
 from moe.training.job import TrainJob, TrainResult, count_steps
 from moe.training.objective import Objective
@@ -102,7 +103,7 @@ def stage_job(
         name: name of the folders of checkpoints and logs.
         expert: the expert to train, in stages without a router.
     """
-    run = work.run
+    run, names = work.run, [domain.name for domain in model.domains]
     objective = Objective(
         stage,
         run.losses,
@@ -113,6 +114,7 @@ def stage_job(
         context=LossContext.of(model),
         comparators=run.comparators,
         counts=data.counts,
+        teaching=None if run.distill is None else TeachingLoss(run.distill, model.labels, names),
     )
     return TrainJob(
         stage=stage,

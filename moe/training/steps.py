@@ -230,7 +230,7 @@ def _default_data(work: Workspace, model: Mixture) -> TrainingData:
     if work.run.language is not None:
         return LMCorpora(work, model).routed_data()
     names = [domain.name for domain in model.domains]
-    train = concatenate_datasets([work.rows("train", names), *work.unlabelled(names)])
+    train = concatenate_datasets([work.training_rows(names), *work.unlabelled(names)])
     return labelled_data(work, model, train, work.rows("validation", names))
 
 

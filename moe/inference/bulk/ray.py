@@ -29,15 +29,32 @@ class ShardPredictor:
 def predict_shards_with_ray(job: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
     """Predict shards with `workers` actors; yields the number of rows of each shard.
 
+    Raises:
+        Fault: one that an actor raised.
+    """
+    return run_on_actors(ShardPredictor, (job,), [{"part": shard} for shard in todo], workers, threads or 1)
+
+
+def run_on_actors(
+    actor: type, arguments: tuple[object, ...], items: Sequence[Mapping[str, object]], workers: int, threads: int
+) -> Iterator[int]:
+    """Give items one by one to `workers` actors; yields the `rows` that an actor returns for each item.
+
     Ray runs on this machine, or on the cluster at RAY_ADDRESS. A Ray session that is already running is used and left
-    running.
+    running. The items of a lost actor are given to another.
+
+    Args:
+        actor: a class whose instances are called with a batch of one item, see `ray.data.Dataset.map_batches`.
+        arguments: of its constructor, to which the number of threads is added.
+        items: what the actors are called with.
+        workers: number of actors.
+        threads: of each actor.
 
     Raises:
         Fault: one that an actor raised.
     """
     import ray  # optional dependency
 
-    threads = threads or 1
     started_here = not ray.is_initialized()
     if started_here:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its messages are about Ray's internals
@@ -52,16 +69,16 @@ def predict_shards_with_ray(job: BulkJob, todo: Sequence[int], workers: int, thr
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
-        shards = ray.data.from_items([{"part": shard} for shard in todo], override_num_blocks=len(todo))
-        predicted = shards.map_batches(
-            ShardPredictor,
-            fn_constructor_args=(job, threads),
+        blocks = ray.data.from_items([dict(item) for item in items], override_num_blocks=len(items))
+        results = blocks.map_batches(
+            actor,
+            fn_constructor_args=(*arguments, threads),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=threads,
             num_gpus=1 if has_gpu() else None,
         )
-        for row in predicted.iter_rows():
+        for row in results.iter_rows():
             yield int(row["rows"])
     except ray.exceptions.RayTaskError as error:
         fault = next((cause for cause in _causes(error) if isinstance(cause, Fault)), None)

@@ -9,9 +9,9 @@ from conftest import LABELS, Make, made_up_rows
 from mixtures import save_random_mixture
 
 from experts.errors import Fault
-from moe.distill.soft_labels import SoftLabels, TaskRequest, Teacher
+from moe.data.distilled.teacher_settings import TeacherSettings
+from moe.distill.request import SoftLabels, TaskRequest, Teacher
 from moe.distill.teacher import load_teacher
-from moe.distill.teacher_settings import TeacherSettings
 from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_texts
 from moe.model.backbone import load_backbone

@@ -12,9 +12,10 @@ from hub_stand_in import running_hub
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from experts.errors import Fault
-from moe.distill.soft_labels import SoftLabels, TaskRequest
+from moe.data.distilled.soft_labels import SoftLabels
+from moe.data.distilled.teacher_settings import TeacherSettings
+from moe.distill.request import TaskRequest
 from moe.distill.teacher import load_teacher
-from moe.distill.teacher_settings import TeacherSettings
 
 TEXTS = [row["text"] for row in made_up_rows("news", count=30)]
 TEXTS[3] = " ".join(TEXTS)  # longer than the model's positions

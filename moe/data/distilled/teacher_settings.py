@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from moe.data.schema import API_KEY_ENV, Settings
 
@@ -84,6 +84,13 @@ class TeacherSettings(Settings):
             condition = "without `endpoint`" if self.endpoint else "with `endpoint`"
             raise ValueError(f"{', '.join(wrong)}: only {condition}; remove it")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out settings of the other kind of teacher, so that saved settings can be read again."""
+        settings: dict[str, Any] = serialize(self)
+        unused = _MODEL_ONLY if self.endpoint else _ENDPOINT_ONLY
+        return {name: value for name, value in settings.items() if name not in unused}
 
     @model_validator(mode="after")
     def _check_prompt(self) -> Self:

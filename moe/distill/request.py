@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experts.errors import Fault, suggest
+from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.polarity import find_sign
 
 
@@ -30,19 +31,6 @@ class TaskRequest:
     task: str
     labels: tuple[str, ...]
     scored: bool
-
-
-@dataclass(frozen=True)
-class SoftLabels:
-    """A teacher's answers to N texts.
-
-    Args:
-        probabilities: (N, K) float32, in the order of the request's labels; a row of NaN where there is no answer.
-        scores: (N,) float32, polarity in [-1, 1]; NaN where there is none.
-    """
-
-    probabilities: np.ndarray
-    scores: np.ndarray
 
 
 class Teacher(ABC):

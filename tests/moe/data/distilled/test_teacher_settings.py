@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from moe.distill.teacher_settings import TeacherSettings
+from moe.data.distilled.teacher_settings import TeacherSettings
 
 
 def test_string_stands_for_a_model() -> None:
@@ -32,5 +32,6 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], messa
 
 
 def test_settings_import_nothing_heavy() -> None:
-    code = "import sys, moe.distill.teacher_settings; print(*sys.modules.keys() & {'torch', 'transformers', 'openai'})"
+    heavy = {"torch", "transformers", "openai"}
+    code = f"import sys, moe.data.distilled.teacher_settings; print(*sys.modules.keys() & {heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

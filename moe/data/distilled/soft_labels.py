@@ -1,0 +1,162 @@
+"""Soft labels: the answers of teachers for a task's texts, their file, and training rows that carry them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features, List, Value, concatenate_datasets
+
+from experts.atomic_io import atomic_file
+from experts.errors import Fault
+from experts.json_io import parse_json
+from moe.data.ingest import FEATURES
+
+TEACHER, TEACHER_SCORE = "teacher", "teacher_score"
+"""Columns of training rows: probabilities of the task's labels (K), and the polarity; null without an answer."""
+DISTILLED = "distilled"
+"""Origin of rows without labels that a teacher has answered."""
+SOFT_FEATURES = Features({**FEATURES, TEACHER: List(Value("float32")), TEACHER_SCORE: Value("float32")})
+_COLUMNS = ("text", "labelled", "probabilities", "score")
+_ORIGIN = b"distilled_from"
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Answers of teachers for N texts.
+
+    Args:
+        probabilities: (N, K) float32, of the task's labels; a row of NaN where no teacher gave an answer.
+        scores: (N,) float32, polarity in [-1, 1]; NaN without one.
+    """
+
+    probabilities: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "SoftLabels":
+        """The answers of some texts."""
+        return SoftLabels(self.probabilities[rows], self.scores[rows])
+
+    @property
+    def answered(self) -> np.ndarray:
+        """(N,) bool, whether there is a class distribution or a polarity."""
+        answered: np.ndarray = ~np.isnan(self.probabilities).any(1) | ~np.isnan(self.scores)
+        return answered
+
+    @classmethod
+    def empty(cls, rows: int, labels: int) -> "SoftLabels":
+        """No answers for some texts, for a task of K labels."""
+        return cls(np.full((rows, labels), np.nan, np.float32), np.full(rows, np.nan, np.float32))
+
+
+@dataclass(frozen=True)
+class SoftRows:
+    """Texts of one task with the teachers' answers.
+
+    Args:
+        texts: the texts (N).
+        labelled: (N,) bool, whether a text is that of a labelled training row.
+        answers: of the teachers.
+    """
+
+    texts: Sequence[str]
+    labelled: np.ndarray
+    answers: SoftLabels
+
+
+def write_soft_rows(path: Path, rows: SoftRows, origin: str) -> None:
+    """Write texts with answers as parquet, completely or not at all.
+
+    Args:
+        origin: everything that the rows depend on, as JSON; `read_origin` returns it.
+    """
+    values = [
+        pa.array(rows.texts, pa.string()),
+        pa.array(rows.labelled.tolist(), pa.bool_()),
+        pa.array(list(rows.answers.probabilities), pa.list_(pa.float32())),
+        pa.array(rows.answers.scores, pa.float32()),
+    ]
+    table = pa.table(dict(zip(_COLUMNS, values, strict=True))).replace_schema_metadata({_ORIGIN: origin.encode()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_origin(path: Path) -> str | None:
+    """What the soft rows at a path depend on; None if there is no such file, or it holds something else."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return metadata[_ORIGIN].decode() if _ORIGIN in metadata else None
+
+
+def read_soft_rows(path: Path, settings: Mapping[str, object]) -> SoftRows:
+    """Read what `write_soft_rows` wrote.
+
+    Args:
+        settings: with which the soft labels must have been made, see `DistillSettings.of_labels`.
+
+    Raises:
+        Fault: if there is no such file, it holds something else, or it was made with other settings.
+    """
+    remedy = "label the texts with `moe distill --label-only`, or remove `distill` from the config"
+    if not path.is_file():
+        raise Fault(f"the teachers' answers at {path}, since the config has `distill`", "no such file", remedy)
+    try:
+        table = pq.read_table(path, columns=list(_COLUMNS))
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise Fault(f"the teachers' answers at {path}", f"another file ({error})", remedy) from error
+    origin = read_origin(path)
+    if origin is None or parse_json(origin)["of"]["settings"] != settings:
+        raise Fault(f"soft labels made with the settings of `distill` at {path}", "those of other settings", remedy)
+    texts = table.column("text").to_pylist()
+    flat = table.column("probabilities").combine_chunks().flatten().to_numpy()
+    probabilities = flat.reshape(len(texts), -1 if len(texts) else 0).astype(np.float32)  # (N, K)
+    scores = table.column("score").to_numpy(zero_copy_only=False).astype(np.float32)  # (N,)
+    labelled = np.asarray(table.column("labelled").to_pylist(), dtype=bool)  # (N,)
+    return SoftRows(texts, labelled, SoftLabels(probabilities, scores))
+
+
+def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> Dataset:
+    """Return a task's training rows with the teachers' answers, followed by the texts that only teachers have labelled.
+
+    Args:
+        train: labelled rows of the task.
+        soft: answers for its texts.
+    """
+    answered = soft.answers.answered
+    by_text = {soft.texts[i]: i for i in np.flatnonzero(soft.labelled & answered).tolist()}
+    indices = [by_text.get(text, -1) for text in train["text"]]
+    columns = train.select_columns(list(FEATURES)).to_dict()
+    known = Dataset.from_dict(columns | _teacher_columns(soft.answers, indices), features=SOFT_FEATURES)
+    free = np.flatnonzero(~soft.labelled & answered)
+    if not len(free):
+        return known
+    rows = [
+        dict.fromkeys(SOFT_FEATURES)
+        | {"id": f"{task}-{DISTILLED}-{i}", "text": soft.texts[i], "label": -1, "line": i + 1}
+        | {"task": task, "domain": domain, "origin": DISTILLED, "choices": []}
+        for i in free.tolist()
+    ]
+    columns = {name: [row[name] for row in rows] for name in FEATURES}
+    added = Dataset.from_dict(columns | _teacher_columns(soft.answers, free.tolist()), features=SOFT_FEATURES)
+    return concatenate_datasets([known, added])
+
+
+def _teacher_columns(answers: SoftLabels, indices: Sequence[int]) -> dict[str, list[object]]:
+    """The two columns of rows, given the index of each row's answer, or -1."""
+
+    def probabilities(index: int) -> list[float] | None:
+        row = None if index < 0 else answers.probabilities[index]
+        return None if row is None or np.isnan(row).any() else row.tolist()
+
+    def score(index: int) -> float | None:
+        return None if index < 0 or np.isnan(answers.scores[index]) else float(answers.scores[index])
+
+    return {TEACHER: [probabilities(i) for i in indices], TEACHER_SCORE: [score(i) for i in indices]}

@@ -1,0 +1,341 @@
+"""Labelling: the teachers answer the texts of each domain, and the answers become the soft labels of a run."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.markup import escape
+
+from experts.errors import Fault
+from experts.json_io import json_object
+from moe import distributed
+from moe.config.messages import ConfigFault, validate_settings
+from moe.config.run import RunSettings, find_conflicts
+from moe.console import info
+from moe.data.distilled.settings import DistillSettings
+from moe.data.distilled.soft_labels import SoftLabels, SoftRows, read_origin, write_soft_rows
+from moe.data.distilled.teacher_settings import TeacherSettings
+from moe.data.formats.readers import read_texts
+from moe.distill.answers import Labelling, answer_texts
+from moe.distill.overlap import remove_near_duplicates
+from moe.distill.results import DistilledTask, DistillReport, TeacherResult
+from moe.distill.selection import select_texts
+from moe.distill.teacher import TaskRequest, Teacher, load_teacher
+from moe.evaluation.metrics import classification
+from moe.evaluation.temperature import TaskLogits, choose_temperature
+from moe.inference.bulk.engine import ENGINES
+from moe.inference.bulk.storage import list_files, local_copy
+from moe.runs.layout import DISTILLED
+from moe.runs.locking import writes_run
+from moe.runs.workspace import Workspace
+
+ANSWERS = "answers"
+"""Folder of the teachers' answers, below that of the soft labels."""
+_NEAR = 0.85
+
+
+def check_engine(engine: str) -> None:
+    """Check the name of an engine.
+
+    Raises:
+        Fault: if it is unknown.
+    """
+    if engine not in ENGINES:
+        raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "use one of them")
+
+
+def with_teachers(run: RunSettings, teachers: Sequence[str], texts: Sequence[str]) -> RunSettings:
+    """Return the settings of a run with other teachers and texts.
+
+    Args:
+        teachers: folders or hub ids, instead of those of the config; empty keeps these.
+        texts: `DOMAIN=FILE` each, instead of those of the config; a file is relative to the working folder; empty
+            keeps these.
+
+    Raises:
+        Fault: if a text has no such form, or the settings contradict each other.
+    """
+    settings: dict[str, object] = {} if run.distill is None else run.distill.model_dump(mode="json", exclude_unset=True)
+    files: dict[str, list[str]] = {}
+    for text in texts:
+        domain, equals, file = text.partition("=")
+        if not (domain and equals and file):
+            raise Fault("--text DOMAIN=FILE", repr(text), f"for example --text {next(iter(run.domains))}=texts.txt")
+        files.setdefault(domain, []).append(str(Path(file).absolute()))
+    settings |= ({"teachers": list(teachers)} if teachers else {}) | ({"text": files} if files else {})
+    if not settings:
+        return run
+    distill, errors = validate_settings(DistillSettings, settings)
+    changed = run.model_copy(update={"distill": distill})
+    if errors or (errors := find_conflicts(changed)):
+        raise ConfigFault("--teacher and --text", errors)
+    return changed
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher and the settings that it was loaded with."""
+
+    settings: TeacherSettings
+    teacher: Teacher
+
+
+@writes_run
+def label_texts(
+    work: Workspace,
+    overwrite: bool = False,
+    engine: str = "local",
+    workers: int = 1,
+    threads: int | None = None,
+) -> DistillReport:
+    """Have the teachers label the texts of a run, and write the soft labels that its stages learn.
+
+    Answers that exist are not requested again. Soft labels that were made with the same settings, teachers and rows
+    are kept.
+
+    Args:
+        overwrite: write the soft labels again in any case; existing answers are still used.
+        engine: `local` or `ray`.
+        workers: number of Ray actors.
+        threads: of each actor, 1 by default.
+
+    Raises:
+        Fault: if the config has no `distill`, a teacher or a text cannot be read, or a teacher does not know a task's
+            labels.
+    """
+    settings = _settings(work)
+    work.check_labelled()
+    work.begin()
+    for domain in work.run.domains:  # every process waits for the rows, then rank 0 labels them
+        work.prepared(domain)
+    held_out = work.held_out.texts
+    how = Labelling(_answers_folder(work, settings), engine, workers, threads)
+    report = distributed.broadcast_from_main(lambda: json_object(_label(work, settings, held_out, how, overwrite)))
+    return DistillReport.model_validate(report)
+
+
+def _answers_folder(work: Workspace, settings: DistillSettings) -> Path:
+    if settings.cache is not None:
+        return Path(settings.cache).expanduser()
+    return (work.data_dir or work.out) / DISTILLED / ANSWERS
+
+
+def _label(
+    work: Workspace, settings: DistillSettings, held_out: Sequence[str], how: Labelling, overwrite: bool
+) -> DistillReport:
+    teachers = [LoadedTeacher(each, load_teacher(each)) for each in settings.teachers]
+    tasks = []
+    for domain in work.run.domains:
+        if names := work.run.distilled_tasks(domain):
+            texts = _Unlabelled(work, domain, held_out)
+            tasks += [_label_task(work, domain, task, teachers, texts, how, overwrite) for task in names]
+    return DistillReport(teachers=[each.teacher.name for each in teachers], tasks=tasks)
+
+
+def _settings(work: Workspace) -> DistillSettings:
+    if work.run.distill is None:
+        raise Fault(
+            "the settings of distillation",
+            "a config without `distill`",
+            "name a teacher with --teacher, or add `distill: {teachers: [FOLDER]}` to the config",
+        )
+    return work.run.distill
+
+
+class _Unlabelled:
+    """The unlabelled texts of a domain, read when the first task needs them.
+
+    Args:
+        work: the run.
+        domain: its name.
+        held_out: validation and test texts of the run.
+    """
+
+    def __init__(self, work: Workspace, domain: str, held_out: Sequence[str]) -> None:
+        self.work, self.domain, self.held_out = work, domain, held_out
+        self._texts: list[str] | None = None
+        self.read = self.removed = 0
+
+    def texts(self) -> list[str]:
+        """Texts without those of labelled rows and without near duplicates of held-out ones, each once."""
+        if self._texts is None:
+            self._texts = self._load()
+        return self._texts
+
+    def _load(self) -> list[str]:
+        settings, data = _settings(self.work), self.work.run.data
+        texts = dict.fromkeys(text for file in settings.text.get(self.domain, ()) for text in _read(data.path(file)))
+        self.read = len(texts)
+        if not texts:
+            return []
+        prepared = self.work.originals(self.domain).values()
+        labelled = {text for task in prepared for text in task.splits["train"]["text"]}
+        candidates = [text for text in texts if text not in labelled]
+        if settings.most is not None and settings.select == "random" and len(candidates) > 2 * settings.most:
+            chosen = np.random.default_rng(settings.seed).permutation(len(candidates))[: 2 * settings.most]
+            candidates = [candidates[i] for i in np.sort(chosen)]  # enough, and far fewer to compare
+        different = remove_near_duplicates(candidates, self.held_out, data.near_duplicates or _NEAR, data.seed)
+        self.removed = len(candidates) - len(different)
+        removed = f"{self.removed:,} near a validation or test text are left out"
+        info(f"{self.domain}: {self.read:,} unlabelled texts; {removed}")
+        return [candidates[i] for i in different]
+
+
+def _read(path: Path) -> Iterator[str]:
+    """Yield the valid texts of a file, of all files of a folder, or of a `datasets` folder."""
+    is_folder = path.is_dir() and not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file()
+    files = [local_copy(name, path) for name, _ in list_files(str(path))] if is_folder else [path]
+    count = 0
+    for file in files:
+        for record in read_texts(file):
+            if not record.error:
+                count += 1
+                yield str(record.values["text"])
+    if not count:
+        raise Fault(f"texts in {path}", "none", "use another file, or remove it from distill.text")
+
+
+def _label_task(
+    work: Workspace,
+    domain: str,
+    task: str,
+    teachers: Sequence[LoadedTeacher],
+    texts: _Unlabelled,
+    how: Labelling,
+    overwrite: bool,
+) -> DistilledTask:
+    """Label the texts of one task, unless its file was made of the same."""
+    settings, labels = _settings(work), work.run.tasks_of(domain)[task].labels
+    splits = work.prepared(domain)[task].splits
+    train, validation = splits["train"], splits["validation"]
+    request = TaskRequest(domain, task, labels, any(score is not None for score in train["score"]))
+    path = work.soft_file(domain, task)
+    unlabelled, labelled = texts.texts(), list(dict.fromkeys(train["text"])) if settings.labelled else []
+    origin = _origin(work.run, domain, task, teachers, [*unlabelled, "", *labelled, "", *validation["text"]])
+    if not overwrite and (made := read_origin(path)) is not None and json.loads(made)["of"] == origin:
+        return DistilledTask.model_validate(json.loads(made)["report"])
+    known = [label >= 0 for label in validation["label"]]
+    truth = np.array([label for label in validation["label"] if label >= 0], dtype=int)  # (V,)
+    checked = [text for text, has in zip(validation["text"], known, strict=True) if has]
+    if settings.most is not None and settings.select == "random" and len(unlabelled) > settings.most:
+        sample = np.random.default_rng(settings.seed).permutation(len(unlabelled))[: settings.most]
+        unlabelled = [unlabelled[i] for i in np.sort(sample)]
+    results, free, own, held_out = [], [], [], []
+    for each in teachers:
+        answers = answer_texts(each.settings, each.teacher, request, [*unlabelled, *labelled, *checked], how)
+        ends = np.cumsum([len(unlabelled), len(labelled)])
+        validated = answers[ends[1] :]
+        temperature, remark = _temperature(validated, truth, settings)
+        results.append(_teacher_result(each.teacher.name, validated, truth, labels, temperature, remark))
+        cooled = _at_temperature(answers, temperature)
+        free.append(cooled[: ends[0]])
+        own.append(cooled[ends[0] : ends[1]])
+        held_out.append(cooled[ends[1] :])
+    pooled = _mean(free)
+    selected = select_texts(pooled, settings.most, settings.select, settings.seed)
+    answers = _concatenate([pooled[selected], _mean(own)])
+    rows = SoftRows(
+        texts=[*(unlabelled[i] for i in selected), *labelled],
+        labelled=np.arange(len(selected) + len(labelled)) >= len(selected),
+        answers=answers,
+    )
+    together = _teacher_result("together", _mean(held_out), truth, labels, 1.0, None)
+    report = DistilledTask(
+        domain=domain,
+        task=task,
+        read=texts.read,
+        near_held_out=texts.removed,
+        unlabelled=int(answers.answered[: len(selected)].sum()),
+        labelled=int(answers.answered[len(selected) :].sum()),
+        teachers=results,
+        together=together if len(teachers) > 1 else None,
+        confidence=_confidence(pooled[selected]),
+        file=str(path),
+    )
+    write_soft_rows(path, rows, json.dumps({"of": origin, "report": report.model_dump(mode="json")}))
+    info(escape(f"{task}: {report.unlabelled:,} unlabelled and {report.labelled:,} labelled texts → {path}"))
+    return report
+
+
+def _origin(
+    run: RunSettings, domain: str, task: str, teachers: Sequence[LoadedTeacher], texts: Sequence[str]
+) -> dict[str, object]:
+    """Everything that the soft labels of a task depend on."""
+    assert run.distill is not None
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
+    settings, names = run.distill.of_labels(domain), [each.teacher.fingerprint for each in teachers]
+    labels = list(run.tasks_of(domain)[task].labels)
+    return {"settings": settings, "teachers": names, "labels": labels, "texts": digest.hexdigest()}
+
+
+def _temperature(answers: SoftLabels, truth: np.ndarray, settings: DistillSettings) -> tuple[float, str | None]:
+    """The temperature that a teacher's validation answers support."""
+    if not settings.calibrate:
+        return 1.0, None
+    logits, has = _logits(answers)
+    return choose_temperature(TaskLogits(logits, truth[has]))
+
+
+def _logits(answers: SoftLabels) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of the answered texts (n, K), and which texts those are (N,) bool."""
+    has = ~np.isnan(answers.probabilities).any(1)  # (N,)
+    logits: np.ndarray = np.log(answers.probabilities[has].astype(float).clip(np.finfo(float).tiny))
+    return logits, has
+
+
+def _at_temperature(answers: SoftLabels, temperature: float) -> SoftLabels:
+    if temperature == 1.0:
+        return answers
+    logits, has = _logits(answers)
+    probabilities = answers.probabilities.copy()  # (N, K)
+    probabilities[has] = TaskLogits(logits, np.zeros(0, int)).probabilities(temperature).astype(np.float32)
+    return SoftLabels(probabilities, answers.scores)
+
+
+def _mean(answers: Sequence[SoftLabels]) -> SoftLabels:
+    """Mean of several teachers' answers; a text has an answer if one of them gave one."""
+    probabilities, scores = (
+        np.stack([getattr(each, name) for each in answers]) for name in ("probabilities", "scores")
+    )
+    return SoftLabels(_nanmean(probabilities), _nanmean(scores))
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    has = ~np.isnan(values)
+    counts = has.sum(0)
+    sums: np.ndarray = np.where(has, values, 0).sum(0) / np.maximum(counts, 1)
+    return np.where(counts > 0, sums, np.nan).astype(np.float32)
+
+
+def _concatenate(parts: Sequence[SoftLabels]) -> SoftLabels:
+    return SoftLabels(
+        np.concatenate([part.probabilities for part in parts]), np.concatenate([part.scores for part in parts])
+    )
+
+
+def _confidence(answers: SoftLabels) -> float | None:
+    """Mean of the largest probability; None without any."""
+    has = ~np.isnan(answers.probabilities).any(1)
+    return float(answers.probabilities[has].max(1).mean()) if has.any() else None
+
+
+def _teacher_result(
+    name: str, answers: SoftLabels, truth: np.ndarray, labels: Sequence[str], temperature: float, remark: str | None
+) -> TeacherResult:
+    """How good a teacher is on the validation rows."""
+    logits, has = _logits(answers)
+    if not len(logits):
+        return TeacherResult(name=name, rows=0, temperature=temperature, remark=remark)
+    predicted = [labels[i] for i in logits.argmax(1)]
+    metrics = classification([labels[i] for i in truth[has]], predicted, labels)
+    return TeacherResult(
+        name=name,
+        rows=len(logits),
+        accuracy=metrics.accuracy,
+        macro_f1=metrics.macro_f1,
+        temperature=temperature,
+        remark=remark,
+    )
