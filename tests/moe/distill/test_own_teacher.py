@@ -9,8 +9,9 @@ from conftest import LABELS, Make, made_up_rows
 from mixtures import save_random_mixture
 
 from experts.errors import Fault
+from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
-from moe.distill.request import SoftLabels, TaskRequest, Teacher
+from moe.distill.request import TaskRequest, Teacher
 from moe.distill.teacher import load_teacher
 from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_texts
