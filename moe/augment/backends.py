@@ -68,12 +68,14 @@ class Completion:
         text: as the model returned it.
         truncated: whether generation stopped at `max_tokens`.
         failure: why there is no response; None if there is one.
+        refused: whether the server refused this prompt, which another request would not change.
         logprobs: most probable first tokens with their log-probabilities; empty if the server gives none.
     """
 
     text: str = ""
     truncated: bool = False
     failure: str | None = None
+    refused: bool = False
     logprobs: tuple[tuple[str, float], ...] = ()
 
 
@@ -126,10 +128,11 @@ class EndpointClient:
                 raise self._connection_fault(error) from error
             return Completion(failure=_reason(error))
         except (openai.OpenAIError, ValueError) as error:
-            if logprobs and isinstance(error, openai.BadRequestError) and "logprobs" in str(error):
+            refused = isinstance(error, openai.BadRequestError)
+            if refused and logprobs and "logprobs" in str(error):
                 self._logprobs = 0
                 return self.complete(messages)
-            return Completion(failure=_reason(error))
+            return Completion(failure=_reason(error), refused=refused)
         self._responded = True
         return _parse(response)
 

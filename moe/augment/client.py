@@ -22,7 +22,12 @@ class ChatModel(Protocol):
 
 
 def complete_all(
-    model: ChatModel, prompts: Iterable[KeyedPrompt], concurrency: int, remedy: str = _REMEDY
+    model: ChatModel,
+    prompts: Iterable[KeyedPrompt],
+    concurrency: int,
+    *,
+    remedy: str = _REMEDY,
+    allow_refused: bool = False,
 ) -> Iterator[tuple[str, Completion]]:
     """Yield each prompt's key and response, in the order in which responses arrive.
 
@@ -31,6 +36,7 @@ def complete_all(
         prompts: key and messages of each; read lazily.
         concurrency: requests in flight at once.
         remedy: what to do if many requests fail, for the message.
+        allow_refused: let a few prompts that the server refuses pass, even if they are all prompts.
 
     Raises:
         Fault: if a response shows that no other request can succeed, or if many requests fail in a row.
@@ -38,7 +44,7 @@ def complete_all(
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="completion")
     limit = max(_MAX_FAILURES, 2 * concurrency)
     try:
-        yield from _stop_on_failures(_responses(pool, model, iter(prompts), concurrency), limit, remedy)
+        yield from _stop_on_failures(_responses(pool, model, iter(prompts), concurrency), limit, remedy, allow_refused)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -58,13 +64,13 @@ def _responses(
 
 
 def _stop_on_failures(
-    responses: Iterator[tuple[str, Completion]], limit: int, remedy: str
+    responses: Iterator[tuple[str, Completion]], limit: int, remedy: str, allow_refused: bool
 ) -> Iterator[tuple[str, Completion]]:
     """Pass responses on; raise after `limit` failures in a row, or if there were only failures."""
     failures, any_success, last = 0, False, None
     for key, response in responses:
         failures, last = (failures + 1, response.failure) if response.failure else (0, last)
-        any_success |= not response.failure
+        any_success |= not response.failure or (allow_refused and response.refused)
         if failures >= limit:
             break
         yield key, response

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from rich.markup import escape
 
 from experts.errors import Fault
 from moe.augment.backends import Completion, EndpointClient, EndpointConfig, EndpointOptions
 from moe.augment.client import complete_all
 from moe.augment.filters import strip_thinking
 from moe.augment.prompts import marked_text
+from moe.console import info
 from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.data.schema import AugmentSettings
@@ -77,7 +79,9 @@ class EndpointTeacher(Teacher):
         client = EndpointClient(self._endpoint, self._request_settings(), self._logprobs)
         prompts = ((str(row), self._messages(text, request.domain, labels)) for row, text in enumerate(texts))
         try:
-            for row, response in complete_all(client, prompts, self._settings.concurrency, _REMEDY):
+            for row, response in complete_all(
+                client, prompts, self._settings.concurrency, remedy=_REMEDY, allow_refused=True
+            ):
                 probabilities[int(row)] = self._probabilities(response, labels)
         finally:
             client.close()
@@ -109,17 +113,21 @@ class EndpointTeacher(Teacher):
     def _probabilities(self, response: Completion, labels: Sequence[str]) -> np.ndarray:
         """Probabilities of the labels (K,); NaN without an answer, which is counted."""
         if response.failure:
-            self.failures[response.failure] += 1
-            return np.full(len(labels), np.nan)
+            return self._no_answer(response.failure, len(labels))
         if (probabilities := letter_probabilities(response.logprobs, len(labels))) is not None:
             return probabilities
         if (label := read_label(response.text, labels)) is None:
-            self.failures[NO_LABEL] += 1
-            return np.full(len(labels), np.nan)
+            return self._no_answer(NO_LABEL, len(labels))
         certain = self._settings.label_probability if len(labels) > 1 else 1.0
         probabilities = np.full(len(labels), (1 - certain) / max(1, len(labels) - 1))
         probabilities[label] = certain
         return probabilities
+
+    def _no_answer(self, reason: str, count: int) -> np.ndarray:
+        if reason not in self.failures:
+            info(escape(f"{self.name} gives no answer to some texts: {reason}"))
+        self.failures[reason] += 1
+        return np.full(count, np.nan)  # (K,)
 
 
 def letter_probabilities(logprobs: Sequence[tuple[str, float]], count: int) -> np.ndarray | None:

@@ -115,7 +115,9 @@ def test_labels_are_offered_under_the_names_of_the_settings(server: ModelServer)
     assert soft.probabilities.argmax(1).tolist() == [1]
 
 
-def test_texts_without_an_answer_are_rows_of_nan_and_counted_by_reason(server: ModelServer) -> None:
+def test_texts_without_an_answer_are_rows_of_nan_and_counted_by_reason(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     replies = {
         TEXTS[0]: completion("A"),
         TEXTS[1]: completion("I cannot help with that."),
@@ -130,6 +132,15 @@ def test_texts_without_an_answer_are_rows_of_nan_and_counted_by_reason(server: M
     assert teacher.failures["no label in the response"] == 2
     assert teacher.failures.total() == 3
     assert any("content filter" in reason for reason in teacher.failures)
+    messages = " ".join(capsys.readouterr().err.split())
+    assert messages.count("no label in the response") == messages.count("content filter") == 1
+
+
+def test_few_refused_texts_are_no_fault_even_if_they_are_all(server: ModelServer) -> None:
+    server.reply = lambda *_: error_reply(400, "content filter")
+    assert np.isnan(teacher_at(server).answer(TEXTS, REQUEST).probabilities).all()
+    with pytest.raises(Fault, match="content filter"):
+        teacher_at(server).answer(TEXTS * 10, REQUEST)
 
 
 def test_server_that_fails_all_the_time_stops_the_run(server: ModelServer) -> None:

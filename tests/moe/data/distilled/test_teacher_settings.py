@@ -32,6 +32,6 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, object], messa
 
 
 def test_settings_import_nothing_heavy() -> None:
-    heavy = "{'torch', 'transformers', 'openai'}"
+    heavy = {"torch", "transformers", "openai"}
     code = f"import sys, moe.data.distilled.teacher_settings; print(*sys.modules.keys() & {heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
