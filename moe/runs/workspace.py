@@ -162,19 +162,12 @@ class Workspace:
         run = self.run
         if run.distill is None:
             return self.rows("train", names)
-        parts = [
-            with_soft_labels(
-                prepared.splits["train"],
-                read_soft_rows(self.soft_file(name, task), run.distill.of_labels(name)),
-                name,
-                task,
-            )
-            if task in run.distilled_tasks(name)
-            else prepared.splits["train"]
-            for name in names
-            for task, prepared in self.prepared(name).items()
-        ]
-        return concatenate_datasets(parts)
+        tasks = {(name, task): its.splits["train"] for name in names for task, its in self.prepared(name).items()}
+        for name, task in tasks:
+            if task in run.distilled_tasks(name) and (name, task) not in self._soft:
+                soft = read_soft_rows(self.soft_file(name, task), run.distill.of_labels(name))
+                self._soft[name, task] = with_soft_labels(tasks[name, task], soft, name, task)
+        return concatenate_datasets([self._soft.get(key, rows) for key, rows in tasks.items()])
 
     def soft_file(self, domain: str, task: str) -> Path:
         """The file of a task's texts with the teachers' answers."""
@@ -293,6 +286,10 @@ class Workspace:
 
     @cached_property
     def _prepared(self) -> dict[tuple[str, str], PreparedTask]:
+        return {}
+
+    @cached_property
+    def _soft(self) -> dict[tuple[str, str], Dataset]:
         return {}
 
     @cached_property

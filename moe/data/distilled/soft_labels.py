@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Dataset, Features, List, Value
 
 from experts.atomic_io import atomic_file
 from experts.errors import Fault
@@ -132,31 +133,28 @@ def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> 
     """
     answered = soft.answers.answered
     by_text = {soft.texts[i]: i for i in np.flatnonzero(soft.labelled & answered).tolist()}
-    indices = [by_text.get(text, -1) for text in train["text"]]
-    columns = train.select_columns(list(FEATURES)).to_dict()
-    known = Dataset.from_dict(columns | _teacher_columns(soft.answers, indices), features=SOFT_FEATURES)
-    free = np.flatnonzero(~soft.labelled & answered)
-    if not len(free):
-        return known
-    rows = [
-        dict.fromkeys(SOFT_FEATURES)
-        | {"id": f"{task}-{DISTILLED}-{i}", "text": soft.texts[i], "label": -1, "line": i + 1}
-        | {"task": task, "domain": domain, "origin": DISTILLED, "choices": []}
-        for i in free.tolist()
+    indices = np.array([by_text.get(text, -1) for text in train["text"]], dtype=int)  # (N,)
+    known = train.select_columns(list(FEATURES)).with_format("arrow")[:]
+    free = np.flatnonzero(~soft.labelled & answered)  # (M,)
+    columns: dict[str, list[Any]] = {name: [None] * len(free) for name in FEATURES}
+    columns |= {"id": [f"{task}-{DISTILLED}-{i}" for i in free], "text": [soft.texts[i] for i in free]}
+    columns |= {"line": (free + 1).tolist(), "choices": [[]] * len(free)}
+    constants = {"label": -1, "task": task, "domain": domain, "origin": DISTILLED}
+    columns |= {name: [value] * len(free) for name, value in constants.items()}
+    parts = [
+        _with_answers(known, soft.answers, indices),
+        _with_answers(pa.table(columns, schema=FEATURES.arrow_schema), soft.answers, free),
     ]
-    columns = {name: [row[name] for row in rows] for name in FEATURES}
-    added = Dataset.from_dict(columns | _teacher_columns(soft.answers, free.tolist()), features=SOFT_FEATURES)
-    return concatenate_datasets([known, added])
+    return Dataset(pa.concat_tables(parts).cast(SOFT_FEATURES.arrow_schema))
 
 
-def _teacher_columns(answers: SoftLabels, indices: Sequence[int]) -> dict[str, list[object]]:
-    """The two columns of rows, given the index of each row's answer, or -1."""
-
-    def probabilities(index: int) -> list[float] | None:
-        row = None if index < 0 else answers.probabilities[index]
-        return None if row is None or np.isnan(row).any() else row.tolist()
-
-    def score(index: int) -> float | None:
-        return None if index < 0 or np.isnan(answers.scores[index]) else float(answers.scores[index])
-
-    return {TEACHER: [probabilities(i) for i in indices], TEACHER_SCORE: [score(i) for i in indices]}
+def _with_answers(rows: pa.Table, answers: SoftLabels, indices: np.ndarray) -> pa.Table:
+    """Rows with the two columns of answers, given the index of each row's answer, or -1 (N,)."""
+    probabilities = answers.probabilities[indices]  # (N, K)
+    probabilities[indices < 0] = np.nan
+    scores = np.where(indices < 0, np.nan, answers.scores[indices])  # (N,)
+    unknown = np.isnan(probabilities).any(1)  # (N,)
+    offsets = pa.array(np.arange(len(indices) + 1, dtype=np.int32) * probabilities.shape[1])
+    lists = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel(), pa.float32()), mask=pa.array(unknown))
+    polarity = pa.array(scores, pa.float32(), mask=np.isnan(scores))
+    return rows.append_column(TEACHER, lists).append_column(TEACHER_SCORE, polarity)
