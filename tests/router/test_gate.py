@@ -376,3 +376,26 @@ def test_dropout_acts_in_training_only_and_gates_have_gradients_to_every_paramet
     output = gate.compute_gates(gate.logits(gate.summary(states, mask)))
     (output.probs * torch.arange(5.0)).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in gate.parameters())
+
+
+@pytest.mark.parametrize("kind", ["soft", "team", "hard"])
+@pytest.mark.parametrize("role", ["macro", "crypto"])
+def test_training_the_rows_of_one_expert_changes_no_other_logit(kind: str, role: str) -> None:
+    gate = build(kind, (*ROLES, role))
+    states, mask = torch.randn(16, 5, 8), torch.ones(16, 5)
+    before = gate.logits(gate.summary(states, mask)).detach()  # (B, G + E)
+    gate.train_rows([5])
+    assert gate.trains_some_rows
+    optimizer = torch.optim.AdamW([p for p in gate.parameters() if p.requires_grad], lr=0.1, weight_decay=0.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        gate.compute_gates(gate.logits(gate.summary(states, mask))).probs[:, 5].log().sum().neg().backward()
+        optimizer.step()
+    after = gate.logits(gate.summary(states, mask)).detach()
+    own_group = role == "macro" or kind == "soft"
+    rows = [gate.num_groups + 5, *([int(gate.group[5])] if own_group and kind != "hard" else [])]
+    others = [row for row in range(gate.num_groups + 6) if row not in rows]
+    assert torch.equal(before[:, others], after[:, others])
+    assert not torch.equal(before[:, rows], after[:, rows])
+    gate.requires_grad_()
+    assert not gate.trains_some_rows
