@@ -32,6 +32,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "losses": {"rdrop": 1},
         "stages": {"recompute": True, "expert": {"average": "ema", "accumulate": 2}},
     },
+    "adamix, r-drop, look-ahead": {
+        "lora": {"adamix": 3},
+        "losses": {"rdrop": 1},
+        "dao": {"objective": "validation"},
+    },
     "ema": {"stages": {"expert": {"average": "ema", "ema_decay": 0.5}}},
     "swa": {"stages": {"expert": {"average": "swa", "swa_start": 0.25}}},
 }
