@@ -19,10 +19,9 @@ from moe.inference.predictor import (
     Routing,
     Scores,
     batch_by_tokens,
-    first_windows,
-    scores_of_windows,
 )
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
+from moe.inference.windows import first_windows, scores_of_windows
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode

@@ -20,9 +20,8 @@ from moe.inference.predictor import (
     Routing,
     Scores,
     batch_by_tokens,
-    first_windows,
-    scores_of_windows,
 )
+from moe.inference.windows import first_windows, scores_of_windows
 
 
 class TextEncoder:
