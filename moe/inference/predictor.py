@@ -170,6 +170,11 @@ class Predictor(ABC):
         return np.asarray(lengths, dtype=float) if self.spec.windows > 1 else np.ones(len(lengths))
 
     @property
+    def marks_unfamiliar(self) -> bool:
+        """Whether texts far from the training texts of every domain are marked."""
+        return False
+
+    @property
     def window_limit(self) -> int | None:
         """Most windows in which a text is read; None for all."""
         return None if self.windows else self.spec.windows

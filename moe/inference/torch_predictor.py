@@ -115,6 +115,12 @@ class TorchPredictor(Predictor):
         """How the model routes, `routing` included."""
         return replace(self._mode, hard=self.hard)
 
+    @property
+    def marks_unfamiliar(self) -> bool:
+        """Whether texts far from the training texts of every domain are marked."""
+        gate = self.model.gate
+        return gate is not None and gate.prior is not None and gate.prior.prototypes is not None
+
     def with_states(self) -> Self:
         """A predictor that shares this one's model and also returns the pooled hidden states."""
         other = copy(self)
