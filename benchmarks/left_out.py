@@ -1,16 +1,16 @@
-"""A domain that was left out, then 0, 16, 64 and 256 of its rows: which start of a newcomer, and which gates, serve it.
+"""A domain that was left out, then 0, 16, 64 and 256 of its rows: which start of a new expert, and which gates, help.
 
 Run: `python benchmarks/left_out.py FOLDER`. One domain of the config is left out of all training: the shared expert and
-the experts of the others never read it. Then a newcomer is trained on a few of its rows, as many validation rows select
-its weights, and it is merged with the others.
+the experts of the others never read it. Then a new expert is trained on a few of its rows, with weights that as many
+validation rows select, and merged with the others.
 
 - 0 rows: the four experts answer the left-out domain's three-way tasks by the head that other domains' tasks have
   (tasks with labels of their own cannot be answered).
-- Starts of the newcomer: from zero (a LoRA on the bare backbone, of the rank of shared and own expert together, told
-  the domain), from the shared expert (a fresh expert on top of it), from the average of the nearest experts (on top of
-  the shared expert, weighted by the share of the newcomer's rows that their prototypes take).
-- Gates: learned (random start, trained on the other domains' rows and the newcomer's few), equal, prototype (centroid,
-  no training), and the true domain given.
+- Starts of the new expert: from zero (a LoRA on the bare backbone, of the rank of shared and own expert together,
+  without a mixture), from the shared expert (a fresh expert on top of it), from the average of the nearest experts (on
+  top of the shared expert, weighted by the share of the new rows that their prototypes take).
+- Gates: learned (random start, trained on the other domains' rows and the few new ones), equal, prototype (centroid, no
+  training), and the true domain given.
 
 It trains what is missing, resumes where it stopped, and prints the results so far. `--seeds` and `--domains` select
 what one process measures; `--print-only` reads `--out` and its sub-folders.
@@ -61,9 +61,9 @@ STEPS = ["stages.warmup.steps=200", "stages.expert.min_steps=60", "stages.expert
 STARTS = ("zero", "shared", "nearest")
 GATES_BY_START = {
     "none": ("pooled", "equal", "learned", "prototype"),
-    "zero": ("told",),
-    "shared": ("equal", "learned", "prototype", "told"),
-    "nearest": ("equal", "learned", "prototype", "told"),
+    "zero": ("true domain",),
+    "shared": ("equal", "learned", "prototype", "true domain"),
+    "nearest": ("equal", "learned", "prototype", "true domain"),
 }
 """Rows of the table: `pooled` is the shared expert of the other domains on its own."""
 Line = dict[str, Any]
@@ -75,7 +75,7 @@ class LeftOut:
 
     Args:
         args: the command line.
-        seed: of training, and of the newcomer's rows.
+        seed: of training, and of the new expert's rows.
         domain: the left-out domain.
     """
 
@@ -115,8 +115,8 @@ class LeftOut:
         """Return the left-out domain's labelled test rows; all seeds have the same."""
         return subsample_per_domain(self.workspace("old").rows("test", [self.domain]), TEST_ROWS, 13)
 
-    def newcomer(self, start: str, count: int) -> Path:
-        """Train the newcomer on some rows, where it is not finished, and return its folder."""
+    def train_new(self, start: str, count: int) -> Path:
+        """Train the new expert on some rows, where it is not finished, and return its folder."""
         name = f"{start}-{count}"
         if start == "zero":
             work = self.workspace(name, "shared=null", *self.zero_settings())
@@ -150,7 +150,7 @@ class LeftOut:
 
     @torch.no_grad()
     def nearest(self, new: NewExpert) -> dict[str, Tensor]:
-        """Average the old experts' weights by the share of the newcomer's rows that each one's prototype takes."""
+        """Average the old experts' weights by the share of the new expert's rows that each one's prototype takes."""
         old = self.old_experts()
         experts = [read_expert(old.expert_folder(name)) for name in old.run.domains]
         prototypes = PrototypeSet(len(read_prototype(experts[0]).mean), len(experts))
@@ -163,10 +163,10 @@ class LeftOut:
         return {key: sum(w * its.weights[key] for w, its in zip(weights, experts, strict=True)) for key in keys}
 
     def merged(self, router: str, start: str, count: int) -> Workspace:
-        """Merge the old experts, with the newcomer if it has rows, and return the run with the mixture."""
+        """Merge the old experts, with the new expert if it has rows, and return the run with the mixture."""
         old = self.old_experts()
         folders = [old.expert_folder(name) for name in old.run.domains]
-        folders += [self.newcomer(start, count)] if count else []
+        folders += [self.train_new(start, count)] if count else []
         assert old.shared_folder is not None
         suffix = f"{router}-{start}-{count}" if count else router
         work = self.workspace(suffix, f"gate.init={router}", old_only=not count)
@@ -184,7 +184,7 @@ class LeftOut:
         return work.out / WARMUP.folder
 
     def gate_data(self, work: Workspace, model: Mixture, count: int) -> TrainingData:
-        """Return the rows of a learned gate: a sample of each old domain, and the newcomer's few."""
+        """Return the rows of a learned gate: a sample of each old domain, and the new expert's few."""
         old = [domain.name for domain in model.domains if domain.name != self.domain]
         splits = []
         for split in ("train", "validation"):
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--domains", nargs="*", help="domains to leave out; default: each of the config")
-    parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="rows of the newcomer")
+    parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="rows of the new expert")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
@@ -242,17 +242,17 @@ def answerable(case: LeftOut) -> dict[str, str]:
 def evaluate_case(case: LeftOut, start: str, count: int, gates: str) -> tuple[LabelPairs, float | None]:
     """Evaluate a mixture, or an expert on its own, on the left-out domain's test rows."""
     renamed = {} if count else answerable(case)
-    if gates in ("told", "pooled") and (start == "zero" or not count):
+    if gates in ("true domain", "pooled") and (start == "zero" or not count):
         shared = case.old_experts().shared_folder
         assert shared is not None
-        model, run = load_single_expert(case.newcomer(start, count) if count else shared)
+        model, run = load_single_expert(case.train_new(start, count) if count else shared)
         return predict(TorchPredictor(model, run.template, run.backbone.resolved_length), case, renamed=renamed)
     learned = gates == "learned"
     folder = case.learned(start, count) if learned else case.merged("centroid", start, count).out / MERGED
     model, card = read_mixture(folder)
     mode = replace(model.mode, uniform_gates=gates == "equal")
     predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length, mode=mode)
-    return predict(predictor, case, pin=gates == "told", renamed=renamed)
+    return predict(predictor, case, pin=gates == "true domain", renamed=renamed)
 
 
 def predict(
@@ -262,13 +262,13 @@ def predict(
 
     Args:
         renamed: tasks that are answered as another task; rows of other tasks are left out. None are renamed if empty.
-        pin: restrict rows to the newcomer.
+        pin: restrict rows to the new expert.
     """
     rows = case.test_rows()
     own = list(rows["task"])
     if renamed:
-        kept = [i for i, task in enumerate(own) if task in renamed]
-        rows, own = rows.select(kept), [own[i] for i in kept]
+        answered_rows = [i for i, task in enumerate(own) if task in renamed]
+        rows, own = rows.select(answered_rows), [own[i] for i in answered_rows]
         answered = [renamed[task] for task in own]
         rows = rows.remove_columns("task").add_column("task", answered)
     evaluated = evaluate_rows(predictor, rows, pin=pin)
@@ -284,7 +284,7 @@ def predict(
 
 
 def print_results(out: Path, space: LabelSpace, domains: Sequence[str]) -> None:
-    """Print macro-F1 on the left-out domain by its rows, the newcomer's start and the gates."""
+    """Print macro-F1 on the left-out domain by its rows, the new expert's start and the gates."""
     lines = [line for path in sorted(out.rglob("results-*.jsonl")) for line in read_lines(path)]
     table = Table(
         title="left-out domain: macro-F1 on its test rows, mean over its tasks and seeds", title_justify="left"

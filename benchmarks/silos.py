@@ -4,7 +4,7 @@ Run: `python benchmarks/silos.py FOLDER`. No training row leaves its domain: the
 trains its own expert, its prototypes and its gate. Comparators are one LoRA of the same total rank on the pooled rows
 (as many rows × passes), and the same LoRA trained by federated averaging (FedAvg, McMahan et al. 2017). Then each
 domain is left out of the merge: how well does the distance from the other prototypes, beside the largest softmax
-probability, tell its test texts from the others' (AUROC)? The threshold of `unfamiliar` is a quantile of the other
+probability, separate its test texts from the others' (AUROC)? The threshold of `unfamiliar` is a quantile of the other
 domains' validation rows.
 
 It trains what is missing, seed by seed, resumes where it stopped, and prints the results so far. `--parts` selects what

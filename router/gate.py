@@ -90,8 +90,8 @@ class GateSettings(BaseModel):
                 f"unit `token` cannot use {self.queries} queries, which attend over a text: set queries to 0"
             )
         if self.init != "random" and (self.kind == "fixed" or self.unit == "token"):
-            found = "kind `fixed`" if self.kind == "fixed" else "unit `token`"
-            raise ValueError(f"init `{self.init}` cannot be used with {found}: set init to `random`")
+            other = "kind `fixed`" if self.kind == "fixed" else "unit `token`"
+            raise ValueError(f"init `{self.init}` cannot be used with {other}: set init to `random`")
         if self.fixed is not None and self.kind != "fixed":
             raise ValueError(
                 f"fixed weights cannot be used with kind `{self.kind}`: remove them or set kind to `fixed`"

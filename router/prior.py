@@ -1,6 +1,5 @@
 """Where a router starts without training: from statistics of each domain's states, or from the experts' own weights."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -229,4 +228,6 @@ def arrow_direction(updates: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 def standardized(gate: Tensor) -> Tensor:
     """Return a PHATGOOSE gate (D,) with mean 0 and variance 1, divided by √D."""
-    return F.layer_norm(gate.float(), gate.shape) / math.sqrt(gate.shape[-1])
+    centered = gate.float() - gate.float().mean()  # (D,)
+    unit: Tensor = centered / centered.norm().clamp(min=torch.finfo(torch.float32).tiny)
+    return unit

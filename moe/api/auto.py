@@ -19,8 +19,8 @@ from experts.errors import Fault
 from moe.api.prediction import stack_probabilities
 from moe.export.hub import MODEL_TYPE, write_hub_folder
 from moe.inference.load import LoadOptions, load_torch
-from moe.inference.predictor import scores_of_windows
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import scores_of_windows
 from moe.runs.model_ref import resolve
 
 SMALLEST = 1e-30

@@ -139,7 +139,7 @@ def merge(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Combine experts on one backbone under a router that needs no training; writes `moe-init/`."""
+    """Combine experts on one backbone under a router that starts as `--router` says; writes `moe-init/`."""
     from moe.training.steps import merge_experts, training_summary
 
     work = open_workspace(config, run, [*(sets or ()), *([f"gate.init={router}"] if router else ())])

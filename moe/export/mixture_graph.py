@@ -113,8 +113,8 @@ class MixtureGraphBuilder:
             return gates
         unrestricted = graph.op("ReduceMin", graph.op("Cast", allowed, to=FLOAT), graph.integers(1), keepdims=1)
         marked = graph.op("Unsqueeze", unfamiliar, graph.integers(1))  # (B, 1)
-        kept = graph.op("Sub", graph.constant(1.0), graph.op("Mul", marked, unrestricted))  # (B, 1)
-        return graph.op("Mul", gates, kept)
+        factor = graph.op("Sub", graph.constant(1.0), graph.op("Mul", marked, unrestricted))  # (B, 1)
+        return graph.op("Mul", gates, factor)
 
     def _router_logits(self, gate: Gate, states: str) -> tuple[str, str | None]:
         """Return group and expert logits (B, G + E) of trunk states (B, T, D), and which texts are unfamiliar (B,)."""

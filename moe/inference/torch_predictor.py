@@ -19,10 +19,9 @@ from moe.inference.predictor import (
     Routing,
     Scores,
     batch_by_tokens,
-    first_windows,
-    scores_of_windows,
 )
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
+from moe.inference.windows import first_windows, scores_of_windows
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode
@@ -115,6 +114,12 @@ class TorchPredictor(Predictor):
     def mode(self) -> RoutingMode:
         """How the model routes, `routing` included."""
         return replace(self._mode, hard=self.hard)
+
+    @property
+    def marks_unfamiliar(self) -> bool:
+        """Whether texts far from the training texts of every domain are marked."""
+        gate = self.model.gate
+        return gate is not None and gate.prior is not None and gate.prior.prototypes is not None
 
     def with_states(self) -> Self:
         """A predictor that shares this one's model and also returns the pooled hidden states."""

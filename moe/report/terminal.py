@@ -199,8 +199,9 @@ def _target_cell(row: Mapping[str, Any]) -> Text:
 def _answer_cells(row: Mapping[str, Any], separator: str) -> list[RenderableType]:
     weights = sorted(row["experts"].items(), key=lambda item: -item[1])
     label, windows = row["label"], row.get("windows") or 1
+    marks = f"{' ✂' if row['truncated'] else ''}{f' ({windows} windows)' if windows > 1 else ''}"
     return [
-        f"{row['text']}{' ✂' if row['truncated'] else ''}{f' ({windows} windows)' if windows > 1 else ''}",
+        f"{row['text']}{marks}{' (unfamiliar)' if row.get('unfamiliar') else ''}",
         Text("abstained", style="dim") if label is None else Text(label, style=LABEL_STYLES.get(label, "yellow")),
         f"{row['confidence']:.3f}",
         "–" if row["polarity"] is None else f"{row['polarity']:+.2f}",

@@ -18,9 +18,9 @@ def prototype(seed: int, rows: float = 50.0, shift: float = 3.0) -> StatePrototy
     return StatePrototype(mean, directions, torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor(0.5), torch.tensor(rows))
 
 
-def covariance(one: StatePrototype) -> Tensor:
-    along = one.directions.T @ torch.diag(one.variances - one.noise) @ one.directions
-    return (along + one.noise * torch.eye(DIM)).double()
+def covariance(domain: StatePrototype) -> Tensor:
+    along = domain.directions.T @ torch.diag(domain.variances - domain.noise) @ domain.directions
+    return (along + domain.noise * torch.eye(DIM)).double()
 
 
 def filled(count: int = 3) -> tuple[PrototypeSet, list[StatePrototype]]:
@@ -31,15 +31,15 @@ def filled(count: int = 3) -> tuple[PrototypeSet, list[StatePrototype]]:
 
 
 def pooled(given: list[StatePrototype]) -> Tensor:
-    total = sum(float(one.rows) for one in given)
-    parts = [covariance(one) * float(one.rows) / total for one in given]
+    total = sum(float(domain.rows) for domain in given)
+    parts = [covariance(domain) * float(domain.rows) / total for domain in given]
     return torch.stack(parts).sum(0)
 
 
 def test_prototypes_scores_are_differences_of_log_densities() -> None:
     prototypes, given = filled()
     states, precision = torch.randn(20, DIM).double(), pooled(given).inverse()
-    means = torch.stack([one.mean for one in given]).double()
+    means = torch.stack([domain.mean for domain in given]).double()
     centre = means.mean(0)
 
     def log_density(mean: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def test_prototypes_scores_are_differences_of_log_densities() -> None:
 def test_prototypes_distance_is_the_relative_mahalanobis_distance() -> None:
     prototypes, given = filled()
     states, inside = 4 * torch.randn(20, DIM).double(), pooled(given)
-    means = torch.stack([one.mean for one in given]).double()
+    means = torch.stack([domain.mean for domain in given]).double()
     offsets = means - means.mean(0)
     total = inside + offsets.T @ offsets / len(means)
 
@@ -71,7 +71,7 @@ def test_prototypes_take_a_domains_own_mean_as_its_own() -> None:
     prior = RouterPrior(DIM, 3, "centroid")
     given = [prototype(seed) for seed in range(3)]
     prior.fit(given)
-    means = torch.stack([one.mean for one in given])
+    means = torch.stack([domain.mean for domain in given])
     scores = prior(means, means[:, None], torch.ones(3, 1))  # (3, E)
     assert scores.argmax(1).tolist() == [0, 1, 2]
 

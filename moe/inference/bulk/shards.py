@@ -294,6 +294,7 @@ def shard_schema(predictor: Predictor, columns: InputColumns = InputColumns()) -
             *([("abstained", pa.bool_())] if predictor.abstain is not None else []),
             *([("windows", pa.int64())] if predictor.window_limit != 1 else []),
             *([("target_missing", pa.bool_()), ("target_truncated", pa.bool_())] if targets else []),
+            *([("unfamiliar", pa.bool_())] if predictor.marks_unfamiliar else []),
         ]
     )
     renamed = columns.renamed or {}

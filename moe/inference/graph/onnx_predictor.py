@@ -20,9 +20,8 @@ from moe.inference.predictor import (
     Routing,
     Scores,
     batch_by_tokens,
-    first_windows,
-    scores_of_windows,
 )
+from moe.inference.windows import first_windows, scores_of_windows
 
 
 class TextEncoder:
@@ -134,6 +133,11 @@ class OnnxPredictor(Predictor):
         )
         self.outputs = [name for name in graph.outputs if states or name != "states"]
         self.domain_index = {domain.name: index for index, domain in enumerate(self.spec.domains)}
+
+    @property
+    def marks_unfamiliar(self) -> bool:
+        """Whether texts far from the training texts of every domain are marked."""
+        return "unfamiliar" in self.outputs
 
     def score(
         self,

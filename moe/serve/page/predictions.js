@@ -166,6 +166,7 @@ function labelParts(row) {
   if (prediction.target_missing) parts.push(warning("not in the text"));
   if (prediction.target_truncated) parts.push(warning("only the start of the entity was read"));
   if (prediction.truncated) parts.push(warning(`only the first ${state.model.max_length} tokens were read`));
+  if (prediction.unfamiliar) parts.push(warning("unlike the texts of every domain"));
   return parts;
 }
 

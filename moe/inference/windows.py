@@ -1,0 +1,52 @@
+"""Long texts in windows: which windows are read, and the scores of a text from those of its windows."""
+
+import numpy as np
+
+from moe.inference.predictor import Scores
+
+
+def first_windows(text_index: np.ndarray, limit: int | None) -> np.ndarray:
+    """Return the indices of the windows that are read: at most `limit` of each text, None for all.
+
+    Args:
+        text_index: the text of each window (W,), in ascending order.
+    """
+    starts = np.searchsorted(text_index, text_index)  # (W,), the first window of the same text
+    indices = np.arange(len(text_index))  # (W,)
+    return indices if limit is None else indices[indices - starts < limit]
+
+
+def scores_of_windows(
+    windows: dict[str, np.ndarray], text_index: np.ndarray, counts: np.ndarray, weights: np.ndarray
+) -> Scores:
+    """Turn outputs of windows (W) into scores of texts (B): means over the windows of a text.
+
+    Args:
+        windows: logits as `head/NAME` (W, K) and `routing_weights` (W, E); `polarity` (W,), `states` (W, D) and
+            `unfamiliar` (W,), 0 or 1, if there are any.
+        text_index: the text of each window that was read (W,), in ascending order.
+        counts: number of all windows of each text (B,).
+        weights: of the windows in the mean (W,).
+    """
+    read = np.bincount(text_index, minlength=len(counts))  # (B,)
+
+    def by_text(rows: np.ndarray) -> np.ndarray:
+        if read.max(initial=1) == 1:
+            return rows
+        factors = weights.reshape(-1, *[1] * (rows.ndim - 1))  # (W, 1)
+        total = np.zeros((len(counts), *rows.shape[1:]), dtype=np.float64)
+        np.add.at(total, text_index, rows * factors)
+        sums = np.bincount(text_index, weights, minlength=len(counts))  # (B,)
+        mean: np.ndarray = total / sums.reshape(-1, *[1] * (rows.ndim - 1))
+        return mean
+
+    texts = {name: by_text(rows) for name, rows in windows.items()}
+    return Scores(
+        logits={name.removeprefix("head/"): rows for name, rows in texts.items() if name.startswith("head/")},
+        polarity=texts["polarity"].clip(-1.0, 1.0) if "polarity" in texts else None,
+        routing_weights=texts["routing_weights"],
+        truncated=counts > read,
+        states=texts.get("states"),
+        windows=read,
+        unfamiliar=texts["unfamiliar"] > 0.5 if "unfamiliar" in texts else None,
+    )
