@@ -56,7 +56,7 @@ def train(bench: Bench, name: str, *, stop: bool) -> dict[str, Tensor]:
     steps = STEPS[bench.size]
     run = bench.run_settings(
         f"stages.joint.steps={steps}",
-        "stages.joint.evals=2",
+        "stages.joint.evals=1",  # so that the last step's weights are compared
         "stages.joint.batch_size=16",
         "data.near_duplicates=null",
         "backbone.dtype=float32",
