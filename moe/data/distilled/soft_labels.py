@@ -137,7 +137,8 @@ def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> 
     known = train.select_columns(list(FEATURES)).with_format("arrow")[:]
     free = np.flatnonzero(~soft.labelled & answered)  # (M,)
     columns: dict[str, list[Any]] = {name: [None] * len(free) for name in FEATURES}
-    columns |= {"id": [f"{task}-{DISTILLED}-{i}" for i in free], "text": [soft.texts[i] for i in free]}
+    columns |= {"id": [f"{task}-{DISTILLED}-{i}" for i in free.tolist()]}
+    columns |= {"text": [soft.texts[i] for i in free.tolist()]}
     columns |= {"line": (free + 1).tolist(), "choices": [[]] * len(free)}
     constants = {"label": -1, "task": task, "domain": domain, "origin": DISTILLED}
     columns |= {name: [value] * len(free) for name, value in constants.items()}
