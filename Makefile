@@ -53,7 +53,7 @@ lint-project: install  ## Lint the workflows, the forms, the citation and the Co
 
 types: install
 	$(BIN)/mypy
-	MYPYPATH=benchmarks $(BIN)/mypy benchmarks docs/hooks
+	MYPYPATH=benchmarks:benchmarks/cuda $(BIN)/mypy benchmarks docs/hooks
 
 docs: install  ## Build the site into build/site; a broken link stops it.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site

@@ -28,7 +28,7 @@ from moe.model.backbone_files import SHIPPED_PACKAGE
 from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
 from moe.runs.model_ref import resolve
-from moe.runs.workspace import package_versions
+from moe.runs.versions import package_versions
 from router.gate import GateSettings
 
 Size = Literal["full", "toy"]
@@ -114,7 +114,8 @@ class Bench:
         ids: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
         config = AutoConfig.for_model(family, vocab_size=len(vocabulary), max_position_embeddings=512, **ids, **shape)
         torch.manual_seed(0)
-        model = (AutoModel if family == "bert" else AutoModelForCausalLM).from_config(config)
+        kind: Any = AutoModel if family == "bert" else AutoModelForCausalLM
+        model = kind.from_config(config)
         if family != "bert":
             model.lm_head.weight.data.mul_(10)  # else the next token's distribution is almost uniform
         model.save_pretrained(folder)
@@ -209,7 +210,8 @@ def spread_routing(model: Mixture, texts: list[str]) -> None:
     assert isinstance(layer, torch.nn.Linear)
     layer.weight.normal_(generator=torch.Generator().manual_seed(1))
     layer.bias.zero_()
-    _, routing = model.encode_trunk(**next(token_batches(model, texts)))
+    batch = next(token_batches(model, texts))
+    _, routing = model.encode_trunk(batch["input_ids"], batch["attention_mask"])
     assert routing is not None
     logits = routing.logits.flatten(0, -2)  # (N, G + E), linear in the layer
     scale = 1.5 / logits.std(0)  # (G + E,)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from equality import measure_routing
 from gradients import measure_gradients
-from models import Bench
+from models import Bench, Size
 from paired_timing import machine_info
 from predictions import append_line, read_lines
 from resume import measure_resume
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--print-only", action="store_true", help="print the results so far")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = args.size or ("full" if device == "cuda" else "toy")
+    size: Size = args.size or ("full" if device == "cuda" else "toy")
     results = args.out / "results.jsonl"
     parts = args.parts.split(",")
     if unknown := [name for name in parts if name not in PARTS]:
@@ -60,17 +60,19 @@ def main() -> None:
         for name in parts:
             if not args.print_only and name not in finished:
                 append_line(results, measure(name, bench))
-    report = {"machine": machine_info(), "parts": newest(read_lines(results))}
+    lines = newest(read_lines(results))
+    report = {"machine": machine_info(), "parts": lines}
     print(json.dumps(report))
     (args.out / "cuda.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    print_table(report["parts"])
-    failed = [line["part"] for line in report["parts"] if line["error"] or not all(map(passed, line["comparisons"]))]
+    print_table(lines)
+    failed = [line["part"] for line in lines if line["error"] or not all(map(passed, line["comparisons"]))]
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
 def measure(name: str, bench: Bench) -> dict[str, Any]:
     """Return the comparisons of a part, and the error that ended it, if any."""
-    start, comparisons, error = perf_counter(), [], None
+    start, error = perf_counter(), None
+    comparisons: list[dict[str, Any]] = []
     try:
         with suppress_output(), loading_messages(shown=False):
             comparisons.extend(PARTS[name](bench))
