@@ -59,6 +59,7 @@ class AnswerStore:
             except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
                 info(f"{path}: not a part of answers ({error}); its texts are answered again")
                 path.unlink(missing_ok=True)
+                self._read.discard(path.name)  # it is written again under the same name
                 continue
             start = len(self)
             self._answers.append(SoftLabels(probabilities.astype(np.float32), scores.astype(np.float32)))
