@@ -28,8 +28,8 @@ from moe.model.backbone_ops import AttentionSwitch
 from moe.model.device import has_fast_bfloat16
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
-from moe.training.global_batch import LossContext
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.objective import Objective
 from moe.training.stage import count_labels
 
 NAME = "shared"

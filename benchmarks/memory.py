@@ -21,9 +21,9 @@ from moe.data.collator import Batch, model_inputs
 from moe.model.backbone_ops import AttentionSwitch, activation_checkpointing
 from moe.model.outputs import MixtureOutput
 from moe.profiling import Cost, measure_cost, resident_mib
-from moe.training.global_batch import LossContext
 from moe.training.gradient_cache import BackwardPass
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.objective import Objective
 from moe.training.trainer import set_trainable
 
 ONE_PASS = "one pass"

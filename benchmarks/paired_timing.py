@@ -27,7 +27,7 @@ from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
 from moe.runs.versions import package_versions
 from moe.synthetic import DOMAINS, generate
-from router.gate import GateSettings
+from router.gate_settings import GateSettings
 
 LABELS = ("negative", "neutral", "positive")
 Batch = tuple[Tensor, Tensor]

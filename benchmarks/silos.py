@@ -40,8 +40,8 @@ from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.global_batch import LossContext
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.objective import Objective
 from moe.training.pooled import routed_rank, train_pooled
 from moe.training.prototypes import mean_states
 from moe.training.stage import count_labels

@@ -47,7 +47,7 @@ def measure() -> dict[str, float]:
     from moe.config.run import load_run
     from moe.config.stages import EXPERT
     from moe.training.job import build_optimizer
-    from moe.training.objective import Objective
+    from moe.training.loss.objective import Objective
     from moe.training.trainer import set_trainable
 
     run = load_run()

@@ -14,9 +14,9 @@ from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.backbone_ops import AttentionSwitch
 from moe.model.mixture import Mixture
 from moe.model.outputs import MixtureOutput
-from moe.training.global_batch import LossContext
-from moe.training.holdout import HoldoutSampler
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.holdout import HoldoutSampler
+from moe.training.loss.objective import Objective
 from moe.training.trainer import set_trainable
 from router.registry import DAOSettings
 

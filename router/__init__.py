@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from router.dao import DAO
-    from router.gate import Gate, GateSettings
+    from router.gate import Gate
+    from router.gate_settings import GateSettings
     from router.lookahead import LookAhead
     from router.registry import DAOSettings
     from router.routing_stats import Usage
@@ -19,7 +20,7 @@ _MODULES = {
     "DAO": "dao",
     "DAOSettings": "registry",
     "Gate": "gate",
-    "GateSettings": "gate",
+    "GateSettings": "gate_settings",
     "LookAhead": "lookahead",
     "Usage": "routing_stats",
 }

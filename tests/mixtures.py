@@ -18,8 +18,8 @@ from moe.model.lm_head import LMHead
 from moe.model.mixture import Mixture
 from moe.runs.versions import package_versions
 from moe.runs.workspace import Workspace
-from moe.training.objective import Objective
-from router.gate import GateSettings
+from moe.training.loss.objective import Objective
+from router.gate_settings import GateSettings
 from router.registry import DAOSettings
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from moe.config.stages import JOINT
 from moe.model.mixture import Mixture
-from moe.training.global_batch import LossContext
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.objective import Objective
 from moe.training.trainer import set_trainable
 
 LIMIT = 1e-3

@@ -29,7 +29,7 @@ from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture
 from moe.runs.model_ref import resolve
 from moe.runs.versions import package_versions
-from router.gate import GateSettings
+from router.gate_settings import GateSettings
 
 Size = Literal["full", "toy"]
 DOMAINS = ("news", "forum", "macro", "micro", "quant")

@@ -10,7 +10,7 @@ from experts.expert_io import BackboneId, ExpertFolder, InitOrigin
 from experts.lora import LoraSpec
 from moe.model.backbone import BackboneSettings
 from moe.model.heads import HeadSettings
-from router.gate import GateSettings
+from router.gate_settings import GateSettings
 
 FORMAT = 2
 

@@ -15,6 +15,7 @@ from experts.yaml_io import Positions, read_document
 from experts.yaml_scalars import dump_yaml
 from moe.config.defaults import LORA_ON_SHARED, SHARED_EXPERT
 from moe.config.domain_files import is_plain, resolve_domains
+from moe.config.domain_settings import DomainSettings, SampleSettings
 from moe.config.expert_init import ExpertInitSettings
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault, validate_settings
@@ -28,7 +29,7 @@ from moe.model.backbone import AUTO, BackboneSettings
 from moe.model.heads import HeadSettings
 from moe.model.lm_head import LanguageSettings
 from moe.trackers import TENSORBOARD, Tracker
-from router.gate import GateSettings
+from router.gate_settings import GateSettings
 from router.registry import ComparatorSettings, DAOSettings
 
 
@@ -47,36 +48,6 @@ def _check_template(text: str) -> str:
 
 
 DomainName = Annotated[str, AfterValidator(_check_domain_name)]
-
-
-class SampleSettings(BaseModel):
-    """Settings of the synthetic sample, with which the pipeline can be tried without data."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rows: int = Field(2400, ge=60, le=10**7, description="texts per domain; more takes longer")
-    seed: int = Field(13, ge=0, lt=2**31, description="seed of the generator; each seed gives different texts")
-
-
-class DomainSettings(TaskSettings):
-    """A domain: a single task, with its settings here, or several under `tasks`."""
-
-    corpus: tuple[str, ...] = Field(
-        (), description="plain-text files to pre-train on, one document per line, relative to the data folder"
-    )
-    unlabelled: tuple[str, ...] = Field(
-        (),
-        description="files of texts without labels, relative to the data folder; they train only the router, to "
-        "recognize the domain",
-    )
-    max_unlabelled_rows: int = Field(2000, ge=1, le=10**9, description="most texts without labels, a random sample")
-    role: str = Field("", description="group of this domain's experts in `team` gates; by default the domain's name")
-    experts: int = Field(
-        1, ge=1, le=1000, description="number of experts of this domain, each trained from a different seed"
-    )
-    tasks: dict[str, TaskSettings] = Field(
-        default_factory=dict, description="the domain's tasks by name, if it has several label sets"
-    )
 
 
 class RunSettings(BaseModel):

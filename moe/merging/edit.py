@@ -26,7 +26,8 @@ from moe.merging.router_init import add_to_router
 from moe.model.backbone import Backbone
 from moe.model.heads import MixedHeads, NoHeads
 from moe.model.mixture import Mixture
-from router.gate import Gate, GateSettings
+from router.gate import Gate
+from router.gate_settings import GateSettings
 from router.gate_transfer import transfer_gate
 
 

@@ -18,8 +18,8 @@ from moe.data.collator import Batch
 from moe.model.lm_head import IGNORE_INDEX
 from moe.model.mixture import Mixture
 from moe.model.outputs import MixtureOutput
-from moe.training.global_batch import MicroBatch
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import MicroBatch
+from moe.training.loss.objective import Objective
 
 ForwardPass = Callable[[Batch, bool], MixtureOutput]
 """Runs the model on a batch, with or without recording gradients in the backbone."""

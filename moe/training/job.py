@@ -22,7 +22,7 @@ from moe.data.sampler import DomainBatchSampler, arrow_column, row_lengths
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.trackers import TENSORBOARD, Tracker, external_trackers
-from moe.training.objective import Objective
+from moe.training.loss.objective import Objective
 
 Evaluate = Callable[[], dict[str, float]]
 

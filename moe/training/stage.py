@@ -20,10 +20,10 @@ from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.training_log import log_start
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
-from moe.training.distillation import TeachingLoss
-from moe.training.global_batch import LossContext
 from moe.training.job import NewExpertScope, TrainJob, TrainResult, count_steps
-from moe.training.objective import Objective
+from moe.training.loss.distillation import TeachingLoss
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.objective import Objective
 from moe.training.trainer import fit
 from router.losses import effective_number_weights
 

@@ -56,7 +56,6 @@ from moe.training.checkpoints import (
 )
 from moe.training.fsdp import distribute_like, full_tensors, gather_experts, shard
 from moe.training.gradient_cache import BackwardPass
-from moe.training.holdout import HoldoutSampler
 from moe.training.job import (
     NewExpertScope,
     TrainJob,
@@ -68,6 +67,7 @@ from moe.training.job import (
     training_loader,
 )
 from moe.training.loop import TrainingLoop
+from moe.training.loss.holdout import HoldoutSampler
 from router.losses import optimizer_state
 from router.rdrop import repeat_rows
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from router.gate import (
     Gate,
     GateOutput,
-    GateSettings,
     equal_gates,
     expert_groups,
     hard_gates,
@@ -18,6 +17,7 @@ from router.gate import (
     normalize_states,
     restrict_gates,
 )
+from router.gate_settings import GateSettings
 
 ROLES = ("news", "news", "bank", "bank", "crypto")
 KINDS = ("soft", "hard", "team", "fixed")

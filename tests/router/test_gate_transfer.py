@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from router.gate import Gate, GateSettings
+from router.gate import Gate
+from router.gate_settings import GateSettings
 from router.gate_transfer import MAX_INITIAL_WEIGHT, transfer_gate
 
 ROLES = ("news", "forum", "bank", "bank")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from router.gate import Gate, GateSettings
+from router.gate import Gate
+from router.gate_settings import GateSettings
 from router.losses import (
     BALANCE_LOSSES,
     balance_loss,

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from router.gate import Gate, GateSettings
+from router.gate import Gate
+from router.gate_settings import GateSettings
 from router.gate_transfer import transfer_gate
 from router.prior import NEVER, PrototypeSet, RouterPrior, StatePrototype, arrow_direction, mute_gates, standardized
 

@@ -24,15 +24,15 @@ from moe.training.steps import merge_experts, train_router
 
 
 class Counting(Teacher):
-    """A teacher that gives every text the same distribution and counts what it is asked."""
+    """A teacher that gives every text the same distribution and counts the texts."""
 
     def __init__(self, name: str, distribution: Sequence[float]) -> None:
         super().__init__(name, (name * 16)[:16])
-        self.distribution, self.asked = distribution, 0
+        self.distribution, self.answered = distribution, 0
 
     def answer(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
         """Answer every text alike."""
-        self.asked += len(texts)
+        self.answered += len(texts)
         probabilities = np.tile(np.array(self.distribution, np.float32), (len(texts), 1))
         return SoftLabels(probabilities, np.full(len(texts), np.nan, np.float32))
 
@@ -91,25 +91,25 @@ def test_answers_are_requested_once_even_after_an_interruption(
     with pytest.raises(KeyboardInterrupt):
         label_texts(work)
     monkeypatch.setattr(AnswerStore, "write", write)
-    interrupted = teachers["first"].asked
+    interrupted = teachers["first"].answered
     label_texts(work)
     label_texts(work, overwrite=True)
     texts_of_tasks = [
         {*work.rows("train", [name])["text"], *work.rows("validation", [name])["text"]} for name in ("news", "forum")
     ]
     needed = 40 + sum(map(len, texts_of_tasks))
-    assert teachers["first"].asked == needed + interrupted - parts[0]
-    assert teachers["second"].asked == needed
+    assert teachers["first"].answered == needed + interrupted - parts[0]
+    assert teachers["second"].answered == needed
 
 
 def test_damaged_part_of_answers_is_answered_again(make_work: Make, texts: Path, teachers: dict[str, Counting]) -> None:
     work = distilling(make_work, texts)
     label_texts(work)
-    before = teachers["first"].asked
+    before = teachers["first"].answered
     damaged = next((work.out / "distilled" / "answers").glob("first*/*.parquet"))
     damaged.write_bytes(b"damaged")
     label_texts(work, overwrite=True)
-    assert teachers["first"].asked > before
+    assert teachers["first"].answered > before
 
 
 def test_texts_near_held_out_rows_and_training_texts_are_left_out(

@@ -23,7 +23,7 @@ from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router
-from router.gate import GateSettings
+from router.gate_settings import GateSettings
 from router.prior import NEVER, PrototypeSet, arrow_direction
 
 QKV = ("query", "key", "value")

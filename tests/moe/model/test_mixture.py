@@ -18,8 +18,8 @@ from moe.model.backbone import load_backbone
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.mode import RoutingMode
 from moe.runs.workspace import Workspace
-from moe.training.global_batch import LossContext, gather_batch
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext, gather_batch
+from moe.training.loss.objective import Objective
 from moe.training.trainer import set_trainable
 from router.registry import DAOSettings
 

@@ -19,11 +19,11 @@ from moe.model.mode import RoutingMode
 from moe.model.outputs import MixtureOutput
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.global_batch import LossContext
 from moe.training.gradient_cache import BackwardPass
 from moe.training.language.instruct import instruct
 from moe.training.language.pretrain import pretrain
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.objective import Objective
 from moe.training.steps import merge_experts, train_router
 from moe.training.trainer import set_trainable
 from router.registry import DAOSettings

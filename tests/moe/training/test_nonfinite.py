@@ -16,7 +16,7 @@ from moe.model.lm_head import LMHead
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
 from moe.training.language.pretrain import pretrain
-from moe.training.objective import Objective
+from moe.training.loss.objective import Objective
 
 Spoil = Callable[[Tensor, Tensor], Tensor]
 

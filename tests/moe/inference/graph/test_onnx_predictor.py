@@ -21,7 +21,7 @@ from moe.model.heads import HeadSettings
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from router.gate import GateSettings
+from router.gate_settings import GateSettings
 
 TEXTS = ["profit rose today", "moon bags fell again", "sales", "the bank kept sales with orders and margin " * 5, "?"]
 

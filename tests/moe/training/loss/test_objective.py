@@ -14,9 +14,9 @@ from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
-from moe.training.global_batch import LossContext
-from moe.training.holdout import HoldoutSampler
-from moe.training.objective import Objective
+from moe.training.loss.global_batch import LossContext
+from moe.training.loss.holdout import HoldoutSampler
+from moe.training.loss.objective import Objective
 from moe.training.stage import count_labels, warn_equal_class_weights
 from moe.training.trainer import set_trainable
 from router.rdrop import repeat_rows

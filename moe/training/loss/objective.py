@@ -16,8 +16,9 @@ from moe.data.collator import Batch
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.lm_head import IGNORE_INDEX
 from moe.model.outputs import MixtureOutput, RouterOutput
-from moe.training.distillation import TeachingLoss
-from moe.training.global_batch import (
+from moe.training.loss.class_weights import class_weights
+from moe.training.loss.distillation import TeachingLoss
+from moe.training.loss.global_batch import (
     GlobalBatch,
     GlobalRouting,
     GradientPoint,
@@ -32,7 +33,6 @@ from router.losses import (
     BALANCE_LOSSES,
     LossWeighting,
     domain_loss,
-    effective_number_weights,
     finite_losses,
     relative_weights,
     row_losses,
@@ -81,7 +81,7 @@ class Objective:
         self.stage, self.settings, self.domain_expert_mask = stage, settings, domain_expert_mask
         self.context = context or LossContext()
         self.tables = LabelTables.of(labels)
-        self.class_weights = self._class_weights(labels, counts or {})
+        self.class_weights = class_weights(settings, labels, counts or {})
         constants: dict[str, float] = {str(name): value for name, value in settings.constants.items()}
         self.teaching = teaching
         balanced = (*SENTIMENT, TEACHER_LOSS) if teaching is not None and teaching.is_balanced else SENTIMENT
@@ -102,23 +102,6 @@ class Objective:
         self.logs: dict[str, float] = {}
         self._texts, self._recording = 0, False
         self._branch_norms: list[Tensor] = []
-
-    def _class_weights(self, labels: LabelSpace, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weight of each label of each task, (tasks, K) by head; zeros for tasks of other heads."""
-        if self.settings.classes != "effective":
-            return {}
-        beta = self.settings.effective_beta
-        return {
-            head: torch.stack(
-                [
-                    effective_number_weights(counts[task], beta)
-                    if labels.head_by_task[task] == head
-                    else torch.zeros(len(names))
-                    for task in labels.tasks
-                ]
-            )
-            for head, names in labels.heads.items()
-        }
 
     def __call__(self, output: MixtureOutput, batch: Batch) -> Tensor:
         """Return the scalar loss of a step in a single micro-batch; its parts are in `logs`."""

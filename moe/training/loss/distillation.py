@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from experts.domain import LabelSpace
 from moe.data.distilled.settings import DistillSettings
 from moe.model.heads import LabelTables, mask_logits
-from moe.training.global_batch import GlobalBatch
+from moe.training.loss.global_batch import GlobalBatch
 from router.distillation import distillation_losses
 
 
