@@ -241,7 +241,7 @@ class FinMoEModel(TextPredictions):
         """Return this mixture with one more expert, without training.
 
         The router gives the new expert a small weight, which does not depend on the text yet; `moe expert add` also
-        adapts router and heads on rows of all domains.
+        adapts the router and its heads on rows of all domains.
 
         Args:
             expert: folder of a trained expert.

@@ -69,7 +69,7 @@ def add_(
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Add an expert to a trained mixture; trains the router and heads on its rows and a sample of the others' rows."""
+    """Add an expert to a trained mixture; trains the router and its heads on rows of all domains."""
     from moe.config.run import load_run
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, add
