@@ -83,6 +83,8 @@ class GateSettings(BaseModel):
             raise ValueError(
                 f"unit `token` cannot use {self.queries} queries, which attend over a text: set queries to 0"
             )
+        if (self.kind == "fixed" or self.unit == "token") and "init" not in self.model_fields_set:
+            object.__setattr__(self, "init", "random")
         if self.init != "random" and (self.kind == "fixed" or self.unit == "token"):
             other = "kind `fixed`" if self.kind == "fixed" else "unit `token`"
             raise ValueError(f"init `{self.init}` cannot be used with {other}: set init to `random`")

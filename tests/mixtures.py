@@ -20,6 +20,7 @@ from moe.runs.versions import package_versions
 from moe.runs.workspace import Workspace
 from moe.training.loss.objective import Objective
 from router.gate_settings import GateSettings
+from router.prior import StatePrototype
 from router.registry import DAOSettings
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
@@ -199,8 +200,9 @@ def _randomize_prior(model: Mixture) -> None:
     for parameter in model.gate.prior.parameters():
         parameter.normal_(std=0.2)
     if (prototypes := model.gate.prior.prototypes) is not None:
-        for buffer in (prototypes.weight, prototypes.bias, prototypes.spread_weight, prototypes.spread_bias):
-            buffer.normal_(std=0.2)
+        experts, dim = prototypes.means.shape
+        one_each = torch.zeros(0, dim), torch.zeros(0), torch.tensor(1.0), torch.tensor(10.0)
+        prototypes.fill([StatePrototype(torch.randn(dim) * 0.2, *one_each) for _ in range(experts)])
         prototypes.threshold.fill_(0.0)
 
 

@@ -28,7 +28,10 @@ OVERVIEW: dict[str, tuple[str, str]] = {
         "train",
         "Pre-train a language model's role experts on plain text; writes `experts/NAME/` in PEFT's format.",
     ),
-    "merge": ("train", "Combine experts on one backbone under a newly initialised router; writes `moe-init/`."),
+    "merge": (
+        "train",
+        "Combine experts on one backbone under a router that starts as `--router` says; writes `moe-init/`.",
+    ),
     "train-router": (
         "train",
         "Train the router on frozen experts, then all of them jointly; writes `router-warmup/` and `moe-joint/`.",

@@ -208,9 +208,10 @@ def parse_run(raw: Mapping[str, Any], source: str, positions: Positions | None =
 
 
 def _with_defaults(run: RunSettings, raw: Mapping[str, Any]) -> RunSettings:
-    """Fill in what a classifier's config leaves open and what depends on other settings."""
-    if run.language is not None:
-        return run
+    """Fill in what a config leaves open and what depends on other settings."""
+    if run.language is not None:  # whose experts have no prototypes, whatever the default of a classifier
+        given_init = run.gate.init if "init" in run.gate.model_fields_set else "random"
+        return run.model_copy(update={"gate": run.gate.model_copy(update={"init": given_init})})
     given = run.model_fields_set
     filled: dict[str, Any] = {}
     if "max_length" not in run.backbone.model_fields_set:
@@ -254,6 +255,11 @@ def find_conflicts(run: RunSettings) -> list[str]:
         conflicts.append("expert_init is for classifiers: remove it, or `language`")
     if run.language is not None and "general" in run.domains:
         conflicts.append("domains.general: this name is reserved for general text; choose another domain name")
+    if run.language is not None and run.gate.init in ("centroid", "phatgoose"):
+        conflicts.append(
+            f"gate.init is {run.gate.init}, but experts of a language model have no prototypes: set it to arrow or "
+            "random"
+        )
     if run.gate.unit == "token" and run.language is None:
         conflicts.append("gate.unit is token, but classifiers are routed by text: set it to text")
     if run.heads.kind == "label_attention" and run.backbone.pooling == "last":

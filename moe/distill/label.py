@@ -10,7 +10,7 @@ import numpy as np
 from rich.markup import escape
 
 from experts.errors import Fault
-from experts.json_io import json_object
+from experts.json_io import json_object, parse_json
 from moe import distributed
 from moe.config.messages import ConfigFault, validate_settings
 from moe.config.run import RunSettings, find_conflicts
@@ -215,8 +215,8 @@ def _label_task(
     path = work.soft_file(domain, task)
     unlabelled, labelled = texts.texts(), list(dict.fromkeys(train["text"])) if settings.labelled else []
     origin = _origin(work.run, domain, task, teachers, [*unlabelled, "", *labelled, "", *validation["text"]])
-    if not overwrite and (made := read_origin(path)) is not None and json.loads(made)["of"] == origin:
-        return DistilledTask.model_validate(json.loads(made)["report"])
+    if not overwrite and (made := read_origin(path)) is not None and parse_json(made)["of"] == origin:
+        return DistilledTask.model_validate(parse_json(made)["report"])
     known = [label >= 0 for label in validation["label"]]
     truth = np.array([label for label in validation["label"] if label >= 0], dtype=int)  # (V,)
     checked = [text for text, has in zip(validation["text"], known, strict=True) if has]

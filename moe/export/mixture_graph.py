@@ -343,8 +343,8 @@ class MixtureGraphBuilder:
 
     def _head_weight(self, heads: Heads, prefix: str, name: str) -> str:
         """Add a weight of the heads."""
-        shape, part = tuple(heads.state_dict()[name].shape), TensorPart(file=self.heads_file, tensor=f"{prefix}{name}")
-        return self.graph.weight(f"heads/{prefix}{name}", shape, part)
+        part = TensorPart(file=self.heads_file, tensor=f"{prefix}{name}")
+        return self.graph.weight(f"heads/{prefix}{name}", tuple(heads.state_dict()[name].shape), part)
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> str:
         """Add a weight of the router."""

@@ -52,6 +52,7 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         "gate.fixed has 3 weights for 2 experts",
         {"domains": {"news": {"experts": 2}}},
     ),
+    (TEAM, {"gate": {"init": "centroid"}}, "gate.init is centroid, but experts of a", {"gate": {"init": "arrow"}}),
     (CLASSIFIER, {"gate": {"unit": "token"}}, "gate.unit is token, but classifiers", {"gate": {"unit": "text"}}),
     (
         CLASSIFIER,

@@ -14,6 +14,7 @@ from experts.errors import Fault
 from experts.expert_io import ADAPTER, ADAPTER_CONFIG, PROTOTYPES, read_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.evaluation.evaluate import evaluate_rows, routing_report
+from moe.inference.bulk.shards import shard_schema
 from moe.inference.stream import predict_texts, to_row
 from moe.inference.torch_predictor import TorchPredictor
 from moe.membership.update import UpdateTarget, add, remove
@@ -202,6 +203,7 @@ def test_unfamiliar_text_goes_to_the_shared_expert_alone_and_is_marked(make_work
     assert abs(alone.states - shared).max() < 1e-5
     row = to_row(predict_texts(TEXTS[:1], predictor)[0], predictor.experts)
     assert row["unfamiliar"] is True
+    assert "unfamiliar" in shard_schema(predictor).names
     pinned = predictor.score(TEXTS, pin=["news"] * 3).states
     assert pinned is not None
     assert abs(pinned - shared).max() > 1e-4
