@@ -128,8 +128,9 @@ def build_optimizer(model: Mixture, settings: StageSettings) -> torch.optim.Adam
         {"params": [p for p in parameters if p.requires_grad], "lr": rate, "name": name}
         for name, (rate, parameters) in parts.items()
     ]
-    if model.gate is not None and model.gate.trains_some_rows:
-        groups[1]["weight_decay"] = 0.0  # which would also change the rows that are not trained
+    for group in groups:
+        if group["name"] == "router" and model.gate is not None and model.gate.trains_some_rows:
+            group["weight_decay"] = 0.0  # which would also change the rows that are not trained
     return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=settings.weight_decay)
 
 

@@ -38,6 +38,7 @@ RUN_FOLDERS: dict[Words, Words] = {
     ("merge",): (),
     ("train-router",): (),
     ("instruct",): (),
+    ("distill",): ("--teacher", "ready"),
     ("run",): (),
     ("evaluate",): (),
     ("compare",): ("runs/tiny/moe-init", "runs/tiny/moe-joint"),
