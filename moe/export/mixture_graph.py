@@ -331,8 +331,7 @@ class MixtureGraphBuilder:
     def _label_attention(self, heads: Heads, prefix: str, path: str) -> str:
         """Return logits (B, K) of the tokens' states (B, T, D); see `LabelAttention`."""
         graph = self.graph
-        kinds = ("queries", "weight", "bias")
-        queries, weight, bias = (self._head_weight(heads, prefix, f"{path}.{kind}") for kind in kinds)
+        queries, weight, bias = (self._head_weight(heads, prefix, f"{path}.{k}") for k in ("queries", "weight", "bias"))
         real = graph.op("Unsqueeze", graph.op("Cast", "attention_mask", to=BOOL), graph.integers(2))  # (B, T, 1)
         root = graph.constant(np.sqrt(self.encoder.width))
         scores = graph.op("Div", graph.linear(self.states, queries, None), root)  # (B, T, K)
