@@ -95,21 +95,22 @@ class Runs:
 
     @cached_property
     def common(self) -> list[str]:
-        """Overrides of every run: data, and all labelled rows."""
-        return [f"data.folder={self.args.data.resolve()}", *remove_row_limits(CONFIG)]
+        """Overrides of every run: data, and all labelled rows but those of the task at chance level."""
+        limits = [limit for limit in remove_row_limits(CONFIG) if STOCKNET not in limit]
+        return [f"data.folder={self.args.data.resolve()}", *limits]
 
     def teacher(self, seed: int) -> Workspace:
         """Run of a teacher."""
         sets = [*self.common, f"seed={seed}", f"backbone.name={self.args.backbone}", *TEACHER, *self.args.teacher_sets]
-        return Workspace(load_run(CONFIG, sets), self.args.out / f"teacher-{seed}", self.args.out / "rows")
+        return Workspace(load_run(CONFIG, sets), self.args.out / f"teacher-{seed}")
 
-    def student(self, seed: int, name: str) -> Workspace:
-        """Run of a student; runs with the same soft labels share their file."""
+    def student(self, seed: int, name: str, model: str = MODELS[0]) -> Workspace:
+        """Run of a student, with rows of its own, since several processes may train students at once."""
         variant = VARIANTS[name]
         sets = [*self.common, f"seed={seed}", *STUDENT, *self.args.sets]
         sets += [] if variant is None else self.distillation(variant)
-        rows = self.args.out / ("rows" if variant is None else f"rows-{name.replace(' ', '_').replace(',', '')}")
-        return Workspace(load_run(CONFIG, sets), self.args.out / f"{name}-{seed}".replace(" ", "_"), rows)
+        folder = f"{model}-{name}-{seed}".replace(" ", "_").replace(",", "")
+        return Workspace(load_run(CONFIG, sets), self.args.out / folder)
 
     def distillation(self, variant: Variant) -> list[str]:
         """Overrides that distil."""
@@ -177,7 +178,7 @@ def train_students(args: argparse.Namespace) -> None:
         for variant in args.variants:
             for model in args.models:
                 measure = MEASURES[model]
-                work = Runs(args).student(seed, variant)
+                work = Runs(args).student(seed, variant, model)
                 save(args, f"student-{seed}", seed, f"{model}, {variant}", partial(measure, work))
 
 
