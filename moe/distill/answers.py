@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from experts.atomic_io import atomic_file
 from experts.errors import Fault
@@ -16,7 +17,7 @@ from moe.console import Meter, info, progress_bar
 from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.distill.teacher import TaskRequest, Teacher, load_teacher
-from moe.inference.bulk.ray import run_on_actors
+from moe.inference.bulk.ray import ray_is_installed, run_on_actors
 
 PART_ROWS, PAID_ROWS = 4096, 64
 """Texts of a part, each of which is written when all of it is answered; fewer where a lost answer costs money."""
@@ -131,7 +132,8 @@ def answer_texts(
     if todo := store.missing(texts):
         size = PART_ROWS if settings.endpoint is None else PAID_ROWS
         parts = [todo[start : start + size] for start in range(0, len(todo), size)]
-        predict = partial(_answer_with_ray, settings, how) if how.engine == "ray" else partial(_answer_here, teacher)
+        with_ray = how.engine == "ray" and ray_is_installed()
+        predict = partial(_answer_with_ray, settings, how) if with_ray else partial(_answer_here, teacher)
         with progress_bar(f"{teacher.name} on {request.task}", len(todo), "text") as meter:
             _advance(predict(store, parts), meter)
         store.refresh()
@@ -167,8 +169,6 @@ class PartAnswerer:
     """
 
     def __init__(self, settings: TeacherSettings, store: AnswerStore, threads: int) -> None:
-        import torch
-
         torch.set_num_threads(threads)
         self.store, self.teacher = store, load_teacher(settings)
         if self.teacher.fingerprint != store.teacher:

@@ -256,6 +256,9 @@ def _stage_settings(run: RunSettings, stage: Stage, domains: Sequence[str]) -> d
         settings["data"] = {key: dump["data"][key] for key in ("seed", "near_duplicates", "across_tasks", "augmented")}
         if any(task.file is None for name in domains for task in run.tasks_of(name).values()):
             settings["sample"] = dump["sample"]
+        if run.distill is not None:  # the soft labels themselves are compared by the hash of their file
+            names = ("temperature", "weight", "weighting", "domain_weights")
+            settings["distill"] = {name: dump["distill"][name] for name in names}
     if labelled or stage.routed:
         settings |= _loss_settings(dump, stage, labelled)
     settings["domains"] = {name: _domain_settings(dump["domains"][name], stage, labelled) for name in domains}

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from experts.errors import Fault
 from experts.locks import output_lock
 from moe.console import format_duration, info, progress_bar
-from moe.inference.bulk.ray import predict_shards_with_ray
+from moe.inference.bulk.ray import predict_shards_with_ray, ray_is_installed
 from moe.inference.bulk.shards import (
     STAGED,
     BulkJob,
@@ -120,11 +119,7 @@ def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) ->
 
 
 def _select_engine(name: str) -> PredictShards:
-    if name == "ray":
-        if find_spec("ray") is not None:
-            return predict_shards_with_ray
-        info("Ray is not installed (pip install 'finmoe[ray]'): predicting in one process")
-    return predict_shards_locally
+    return predict_shards_with_ray if name == "ray" and ray_is_installed() else predict_shards_locally
 
 
 def _print_estimate(job: BulkJob, plan: BulkPlan, todo: list[int], workers: int, threads: int | None) -> None:

@@ -3,8 +3,10 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 
 from experts.errors import Fault
+from moe.console import info
 from moe.inference.bulk.shards import BulkJob, load_predictor, predict_shard
 from moe.inference.load import has_gpu
 
@@ -33,6 +35,14 @@ def predict_shards_with_ray(job: BulkJob, todo: Sequence[int], workers: int, thr
         Fault: one that an actor raised.
     """
     return run_on_actors(ShardPredictor, (job,), [{"part": shard} for shard in todo], workers, threads or 1)
+
+
+def ray_is_installed() -> bool:
+    """Whether Ray can be used; if not, a line says that one process does the work."""
+    installed = find_spec("ray") is not None
+    if not installed:
+        info("Ray is not installed (pip install 'finmoe[ray]'): predicting in one process")
+    return installed
 
 
 def run_on_actors(

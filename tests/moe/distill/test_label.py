@@ -184,6 +184,17 @@ def test_training_without_labels_of_the_teachers_says_what_to_run(make_work: Mak
         train_domain(work, "news")
 
 
+def test_other_weight_of_the_distillation_is_no_finished_expert(
+    make_work: Make, texts: Path, teachers: dict[str, Counting]
+) -> None:
+    work = distilling(make_work, texts)
+    label_texts(work)
+    train_domain(work, "news")
+    train_domain(work, "news")  # kept
+    with pytest.raises(Fault, match=r"distill\.weight"):
+        train_domain(distilling(make_work, texts, weight=2.0), "news")
+
+
 def test_options_replace_the_teachers_and_texts_of_the_config(make_work: Make, texts: Path) -> None:
     run = with_teachers(make_work().run, ["runs/a"], [f"news={texts}"])
     assert run.distill is not None

@@ -158,7 +158,7 @@ def test_duration_is_estimated_before_the_start(job: BulkJob, capsys: pytest.Cap
 def test_missing_ray_falls_back_to_one_process(
     job: BulkJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setattr("moe.inference.bulk.ray.find_spec", lambda name: None)
     run_bulk(job, "ray")
     assert "Ray is not installed" in capsys.readouterr().err
     assert_complete(job)
