@@ -10,9 +10,10 @@ a domain's training rows are read `--passes` times when it arrives. The rows:
 - `replay`: the same; its batches also draw on the sample of old rows that `moe expert add` replays, for as many more
   steps as that command adapts the router.
 - `fresh`: a fresh LoRA of that rank for each domain; it gets the true domain of each text.
-- `add`: `moe expert add`. The shared expert is trained on the first domain, and frozen from then on. `--set` changes a
-  setting of all rows, `--new-expert` one of experts that arrive, and `--label` names the variant in the tables. Another
-  row of it, `pinned`, restricts each text to the experts of its true domain.
+- `add`: `moe expert add`. The shared expert is trained on the first domain, and frozen from then on. `--no-adapt` adds
+  an expert as the command does without a config: nothing is trained beside the expert. `--set` changes a setting of all
+  rows, `--new-expert` one of experts that arrive, and `--label` names the variant in the tables. Another row of it,
+  `pinned`, restricts each text to the experts of its true domain.
 - `pooled`: one LoRA retrained on all domains, the ceiling; `--ceilings all` also retrains it after every arrival.
 """
 
@@ -105,6 +106,9 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     parser.add_argument(
         "--new-expert", action="append", default=[], help="override a setting for experts that arrive, in the row `add`"
+    )
+    parser.add_argument(
+        "--no-adapt", action="store_true", help="add experts without training router and heads; set gate.init=centroid"
     )
     parser.add_argument("--label", default="", help="name of this variant of the row `add`; use another --out")
     parser.add_argument("--most-rows", type=int, help="most training and validation rows of a task, for a quick try")
@@ -377,16 +381,19 @@ def _add_expert(arrivals: Arrivals, out: Path, seen: Sequence[str], folders: Seq
     work = arrivals.workspace(out, seen, steps, *sets)
     begin = perf_counter()
     train_domain(work, new, resume=True)
+    adapts = not arrivals.args.no_adapt
     if not after.is_dir():
-        add(before, work.expert_folder(new), work.run, UpdateTarget(after, resume=True, data_dir=work.data_dir))
+        target = UpdateTarget(after, resume=adapts, data_dir=work.data_dir)
+        add(before, work.expert_folder(new), work.run if adapts else None, target)
     seconds, stages = perf_counter() - begin, work.run.stages
-    pool = subsample_per_domain(work.rows("train", seen), stages.replay, work.run.seed, [new])
-    trained = {work.expert_folder(new): stages.expert, after: stages.adapt}
+    new_rows = work.rows("train", [new])
+    pool = subsample_per_domain(work.rows("train", seen), stages.replay, work.run.seed, [new]) if adapts else new_rows
+    trained = {work.expert_folder(new): stages.expert} | ({after: stages.adapt} if adapts else {})
     read = sum(
         int(read_json(folder / "metrics.json")["steps"]) * settings.batch_size * settings.accumulate
         for folder, settings in trained.items()
     )
-    return Cost(seconds, read, len(pool) - len(work.rows("train", [new])))
+    return Cost(seconds, read, len(pool) - len(new_rows))
 
 
 Measure = Callable[[Arrivals, int], tuple[Cost, Evaluation]]
