@@ -135,61 +135,6 @@ def mean_over_domains(
     return bootstrap_differences(mine, others, resample_seeds=resample_seeds)[metric]
 
 
-def print_domains(out: Path, space: LabelSpace, models: Mapping[str, str], ours: str) -> None:
-    """Print macro-F1 by domain and its mean over domains, then the differences of our model from the others.
-
-    Args:
-        models: title by name, in the order of the rows.
-        ours: name of our model.
-    """
-    saved = read_all_results(out)
-    domains = list(dict.fromkeys(space.domain_by_task.values()))
-    results = {name: [result for result in saved if result["model"] == name] for name in models}
-    results = {name: seeds for name, seeds in results.items() if seeds}
-    table = Table(title="test rows: macro-F1 (accuracy), mean over seeds", title_justify="left")
-    for column in ("model", "seeds", *domains, "mean macro-F1", "95 %", "right domain", "validation"):
-        table.add_column(column)
-    for name, seeds in results.items():
-        groups = group_by_domain(predictions_by_task(seeds, space), space)
-        metrics = {domain: bootstrap_intervals(tasks) for domain, tasks in groups.items()}
-        mean = mean_over_domains(groups)
-        routing = [result["routing"] for result in seeds if result["routing"] is not None]
-        validation = [result["validation"] for result in seeds if result.get("validation") is not None]
-        table.add_row(
-            models[name],
-            str(len(seeds)),
-            *(f"{metrics[d]['macro_f1'].value:.3f} ({metrics[d]['accuracy'].value:.3f})" for d in domains),
-            f"{np.mean([metrics[d]['macro_f1'].value for d in domains]):.4f}",
-            f"{mean.low:.3f} to {mean.high:.3f}",
-            f"{np.mean(routing):.3f}" if routing else "",
-            f"{np.mean(validation):.4f}" if validation else "",
-        )
-    Console(width=170).print(table)
-    if ours in results:
-        print_differences({models[name]: seeds for name, seeds in results.items()}, models[ours], space, domains)
-
-
-def print_differences(
-    results: Mapping[str, Sequence[SavedResult]], ours: str, space: LabelSpace, domains: list[str]
-) -> None:
-    """Print our macro-F1 minus each other model's, on the seeds that both have."""
-    table = Table(title=f"macro-F1 of {ours!r} minus another model's, points, 95 %", title_justify="left")
-    for column in ("minus", "seeds", *domains, "mean"):
-        table.add_column(column)
-    for name, theirs in results.items():
-        shared = sorted({result["seed"] for result in theirs} & {result["seed"] for result in results[ours]})
-        if name == ours or not shared:
-            continue
-        sides = [
-            group_by_domain(predictions_by_task([result for result in side if result["seed"] in shared], space), space)
-            for side in (results[ours], theirs)
-        ]
-        differences = [bootstrap_differences(sides[0][domain], sides[1][domain])["macro_f1"] for domain in domains]
-        cells = [format_points(difference, 1) for difference in differences]
-        table.add_row(name, str(len(shared)), *cells, format_points(mean_over_domains(*sides)))
-    Console(width=170).print(table)
-
-
 def print_tasks(out: Path, space: LabelSpace, models: Mapping[str, str]) -> None:
     """Print each model's accuracy with its interval, macro-F1 and weighted F1, by task, as means over seeds.
 

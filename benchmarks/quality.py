@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from accuracy_table import print_accuracy
 from finetune import fine_tune, labelled_rows, predict_linear_probe
-from predictions import LabelPairs, TestResult, append_result, print_domains, print_tasks, read_results
+from predictions import LabelPairs, TestResult, append_result, print_tasks, read_all_results, read_results
 from sklearn.pipeline import Pipeline
 
 from experts.atomic_io import read_json
@@ -33,6 +34,7 @@ CONFIG = Path(__file__).parent.parent / "configs" / "real" / "five_domains.yaml"
 SEEDS = (13, 42, 87)
 OURS = "mixture, as chosen"
 """The model of `moe run` and `moe infer`: the merged, warm-started or joint mixture that is best on validation rows."""
+POOLED_LORA = "pooled LoRA, same total rank"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def main() -> None:
     if args.tasks:
         print_tasks(args.out, space, titles)
     else:
-        print_domains(args.out, space, titles, OURS)
+        print_accuracy(read_all_results(args.out), space, titles, (OURS, POOLED_LORA))
 
 
 def remove_row_limits(config: Path) -> list[str]:
@@ -274,7 +276,7 @@ MODELS: dict[str, Measure] = {
     "mixture, team": measure_team,
     "mixture, uniform": stage_mixture(JOINT.folder, uniform_gates=True, validated=False),
     "mixture, oracle": stage_mixture(JOINT.folder, pin=True, validated=False),
-    "pooled LoRA, same total rank": pooled_lora(total_rank),
+    POOLED_LORA: pooled_lora(total_rank),
     "full fine-tuning": measure_fine_tuning,
     "pooled LoRA, a fifth of it": pooled_lora(fraction_of_total_rank),
 }

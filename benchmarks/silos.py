@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from predictions import TestResult, append_line, append_result, print_domains, read_lines, read_results
+from accuracy_table import print_accuracy
+from predictions import TestResult, append_line, append_result, read_all_results, read_lines, read_results
 from quality import CONFIG, evaluate_model
 from rich.console import Console
 from rich.table import Table
@@ -289,7 +290,7 @@ TITLES = {
 def print_results(args: argparse.Namespace) -> None:
     """Print macro-F1 by domain with the router's share of right domains, differences, and AUROC by domain left out."""
     run = load_run(args.config, [f"data.folder={args.data}", *args.sets])
-    print_domains(args.out, run.label_space(), TITLES, "centroid")
+    print_accuracy(read_all_results(args.out), run.label_space(), TITLES, ("centroid", "pooled"))
     lines = [line for path in sorted(args.out.rglob("unfamiliar-*.jsonl")) for line in read_lines(path)]
     table = Table(title="AUROC of a left-out domain's test texts against the others'", title_justify="left")
     for column in ("left out", "seeds", "distance", "routing weight", "softmax", "unfamiliar", "unfamiliar of others"):
