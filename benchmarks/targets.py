@@ -20,7 +20,7 @@ from rich.table import Table
 
 from experts.errors import Fault
 from moe.config.run import load_run
-from moe.data.splits import number_texts
+from moe.data.splitting.splits import number_texts
 from moe.evaluation.baselines import target_window, tfidf
 from moe.inference.load import load
 from moe.inference.predictor import Predictor

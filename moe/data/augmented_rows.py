@@ -14,7 +14,7 @@ from experts.errors import Fault
 from experts.json_io import parse_json
 from moe.data.formats.text_lines import read_lines
 from moe.data.schema import AugmentSettings, Origin, Settings
-from moe.data.splits import stratified_draw
+from moe.data.splitting.splits import stratified_draw
 from moe.data.text_checks import text_problem
 
 AUGMENTED = "augmented.jsonl"

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from experts.errors import Fault
-from moe.data.schema import Columns, Split
+from moe.data.schema import Columns
+from moe.data.splitting.settings import Split
 
 _SPLIT_NAMES: dict[str, Split] = {
     "train": "train",

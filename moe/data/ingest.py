@@ -19,7 +19,8 @@ from moe.data.column_checks import ColumnProfile, split_remedy
 from moe.data.column_names import find_split, label_name, nearest_label
 from moe.data.formats.readers import read_task_records
 from moe.data.formats.writers import RowWriter, open_writer
-from moe.data.schema import SPLITS, DataSettings, Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.schema import DataSettings, Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.splitting.settings import SPLITS
 from moe.data.text_checks import is_blank
 from moe.data.validation import INVALID_SCORES, UNKNOWN_LABEL, Result, find_task_label, split_of, validate_records
 

@@ -31,8 +31,9 @@ from moe.data.column_checks import ColumnProfile
 from moe.data.formats.readers import file_kind, read_task_records
 from moe.data.formats.refusals import check_regular_file
 from moe.data.ingest import FEATURES, IngestCounts, RowGroups, check_counts, ingest_rows
-from moe.data.schema import ORIGINAL, SPLITS, DataSettings, Split, TaskSettings
-from moe.data.splits import (
+from moe.data.schema import ORIGINAL, DataSettings, TaskSettings
+from moe.data.splitting.settings import SPLITS, Split
+from moe.data.splitting.splits import (
     RowIndices,
     SplitRows,
     number_texts,

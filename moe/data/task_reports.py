@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from experts.atomic_io import read_json, sha256_of
 from experts.errors import Fault
 from experts.json_io import OMIT_NONE
-from moe.data.schema import Split
+from moe.data.splitting.settings import Split
 
 PREPARED, ACROSS_TASKS = "prepared.json", "across_tasks.json"
 """Report of a task, in its folder; and reports of all tasks without rows that another task holds out."""

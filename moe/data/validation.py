@@ -13,7 +13,8 @@ from typing import Any
 
 from moe.data.column_names import find_column, find_label, find_split, fold
 from moe.data.prompt_templates import TemplateMismatch, find_template
-from moe.data.schema import Duplicate, Record, Reject, Row, Split, TaskSettings
+from moe.data.schema import Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.splitting.settings import Split
 from moe.data.text_checks import is_blank, target_problem, text_problem
 
 UNKNOWN_LABEL = "unknown label"

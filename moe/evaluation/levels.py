@@ -15,7 +15,7 @@ from experts.errors import Fault
 from experts.json_io import json_object
 from moe import distributed
 from moe.bootstrap import wilson_interval
-from moe.data.splits import stratified_draw
+from moe.data.splitting.splits import stratified_draw
 from moe.evaluation.baselines import baseline_reports
 from moe.results.evaluation import Levels, MajorityLevel, TaskLevels, TfidfLevel
 from moe.runs.layout import LEVELS

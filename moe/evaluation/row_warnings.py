@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from datasets import Dataset
 
-from moe.data.schema import SPLITS, TaskSettings
-from moe.data.splits import text_digest
+from moe.data.schema import TaskSettings
+from moe.data.splitting.settings import SPLITS
+from moe.data.splitting.splits import text_digest
 from moe.data.task_reports import TaskReport
 
 MIN_VALIDATION_ROWS, MIN_CLASS_ROWS = 100, 5

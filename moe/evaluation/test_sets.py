@@ -10,7 +10,8 @@ from experts.outputs import check_output_names
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names, read_records
 from moe.data.prepare import prepare_task
-from moe.data.schema import SPLITS, Columns, SplitSettings, TaskSettings
+from moe.data.schema import Columns, TaskSettings
+from moe.data.splitting.settings import SPLITS, SplitSettings
 from moe.data.text_checks import is_blank
 from moe.model.mixture import Mixture
 from moe.runs.layout import EVALUATION, EVALUATION_DATA, PER_EXPERT

@@ -17,7 +17,8 @@ from moe.console import Table, info, progress_bar
 from moe.data.formats.writers import open_writer
 from moe.data.prepare import prepare_task
 from moe.data.prompt_templates import TEMPLATES, answer_type
-from moe.data.schema import SPLITS, SplitSettings, TaskSettings
+from moe.data.schema import TaskSettings
+from moe.data.splitting.settings import SPLITS, SplitSettings
 from moe.inference.generator import Generator, Sampling
 from moe.inference.load_mixture import load_mixture
 from moe.inference.scoring import likelihoods

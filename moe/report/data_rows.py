@@ -1,6 +1,6 @@
 """Section of a report on the data: the rows of each task, and the labels of each split."""
 
-from moe.data.schema import SPLITS
+from moe.data.splitting.settings import SPLITS
 from moe.data.task_reports import TaskReport
 from moe.plots.results import label_distribution_chart
 from moe.report.blocks import ReportTable, Section, optional_figure

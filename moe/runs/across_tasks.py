@@ -18,8 +18,9 @@ from experts.json_io import Json
 from experts.reused import read_sealed_json, write_sealed_json
 from moe.data.dedup import NearDuplicateIndex
 from moe.data.prepare import PreparedTask
-from moe.data.schema import DataSettings, Split
-from moe.data.splits import text_digest
+from moe.data.schema import DataSettings
+from moe.data.splitting.settings import Split
+from moe.data.splitting.splits import text_digest
 from moe.data.task_reports import ACROSS_TASKS, PREPARED, SplitSize, TaskReport
 
 _FORMAT = 1

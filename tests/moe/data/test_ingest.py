@@ -8,7 +8,8 @@ from datasets import Dataset, DatasetDict
 from experts.errors import Fault
 from moe.data.ingest import row_faults
 from moe.data.prepare import PreparedTask, prepare_task
-from moe.data.schema import Columns, DataSettings, SplitSettings, TaskSettings
+from moe.data.schema import Columns, DataSettings, TaskSettings
+from moe.data.splitting.settings import SplitSettings
 
 TASK = TaskSettings(labels=("negative", "neutral", "positive"))
 DATA = DataSettings(near_duplicates=None)

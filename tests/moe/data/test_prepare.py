@@ -8,7 +8,8 @@ from datasets import Dataset, are_progress_bars_disabled
 
 from experts.errors import Fault
 from moe.data.prepare import PreparedTask, format_summary, prepare_task
-from moe.data.schema import DataSettings, SplitSettings, TaskSettings
+from moe.data.schema import DataSettings, TaskSettings
+from moe.data.splitting.settings import SplitSettings
 from moe.data.task_reports import SplitSize
 
 TASK = TaskSettings(labels=("negative", "neutral", "positive"), split=SplitSettings(ratios=(60, 20, 20)))

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from moe.data.schema import Columns, DataSettings, SplitSettings, TaskSettings
+from moe.data.schema import Columns, DataSettings, TaskSettings
+from moe.data.splitting.settings import SplitSettings
 
 THREE = ("negative", "neutral", "positive")
 

@@ -13,8 +13,9 @@ from experts.errors import Fault
 from moe.data.collator import Collator, encode_windows
 from moe.data.formats.readers import read_records
 from moe.data.prepare import PreparedTask, prepare_task
-from moe.data.schema import SPLITS, Columns, DataSettings, Reject, Row, TaskSettings
-from moe.data.splits import number_texts, split_by_hash, split_texts
+from moe.data.schema import Columns, DataSettings, Reject, Row, TaskSettings
+from moe.data.splitting.settings import SPLITS
+from moe.data.splitting.splits import number_texts, split_by_hash, split_texts
 from moe.data.text_checks import contains_target, cut_target, segment_separator, target_limit
 from moe.data.validation import validate_records
 

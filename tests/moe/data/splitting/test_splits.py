@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from experts.errors import Fault
 from moe.data.dedup import jaccard, shingles
-from moe.data.schema import Split, SplitSettings
-from moe.data.splits import (
+from moe.data.splitting.settings import Split, SplitSettings
+from moe.data.splitting.splits import (
     RowIndices,
     SplitRows,
     remove_cross_split_duplicates,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from experts.errors import Fault
 from moe.data.dedup import NearDuplicateIndex
-from moe.data.schema import SPLITS, Split, SplitSettings
+from moe.data.splitting.settings import SPLITS, Split, SplitSettings
 
 RowIndices = NDArray[np.int64]
 SplitRows = dict[Split, RowIndices]
