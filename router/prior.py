@@ -84,7 +84,10 @@ class RouterPrior(nn.Module):
 
     @torch.no_grad()
     def transfer(self, old: "RouterPrior", columns: Sequence[int | None]) -> None:
-        """Copy the rows and prototypes of the experts that remain; a new expert's row is the mean of them.
+        """Copy the rows of the experts that remain; a new expert's row is the mean of them.
+
+        Without one of its experts, a centroid prior is fitted again to the prototypes of the others; with the same
+        experts, prototypes and threshold are copied.
 
         Args:
             old: the prior to copy from, of the same kind.
@@ -94,19 +97,34 @@ class RouterPrior(nn.Module):
         for expert, column in enumerate(columns):
             rows = known if column is None else [column]
             self.set_row(expert, old.weight[rows].mean(0), old.bias[rows].mean())
-        if self.prototypes is not None and old.prototypes is not None:
-            self.prototypes.fill([old.prototypes.prototype(known[0] if c is None else c) for c in columns])
-            self.prototypes.threshold.copy_(old.prototypes.threshold)
+        if self.prototypes is None or old.prototypes is None or len(known) < len(columns):
+            return
+        if list(columns) == list(range(len(old.weight))):
+            self.prototypes.load_state_dict(old.prototypes.state_dict())
+        else:
+            self.refit([old.prototypes.prototype(column) for column in known], old, columns)
 
     @torch.no_grad()
-    def set_prototype(self, expert: int, prototype: StatePrototype, old: "RouterPrior") -> None:
-        """Give a new expert of a centroid prior its prototype, and the score that the old prototypes give it."""
+    def refit(self, prototypes: Sequence[StatePrototype], old: "RouterPrior", columns: Sequence[int | None]) -> None:
+        """Fit a centroid prior to the prototypes of other experts than before; what training changed is kept.
+
+        The discriminants of all experts depend on all prototypes. What was learned since is the difference between an
+        expert's row and its discriminant, and is added to its new one. The threshold depends on all prototypes, too, so
+        that no text is unfamiliar until it is fitted again.
+
+        Args:
+            prototypes: one per expert.
+            old: the prior before.
+            columns: for each expert its row in the old prior; None for a new expert.
+        """
         assert self.prototypes is not None
         assert old.prototypes is not None
-        weight, bias = old.prototypes.discriminants(prototype.mean[None])
-        self.set_row(expert, weight[0], bias[0])
-        others = [self.prototypes.prototype(e) for e in range(len(self.weight))]
-        self.prototypes.fill([prototype if e == expert else other for e, other in enumerate(others)])
+        self.fit(prototypes)
+        for expert, column in enumerate(columns):
+            if column is not None:
+                self.weight[expert] += old.weight[column] - old.prototypes.weight[column]
+                self.bias[expert] += old.bias[column] - old.prototypes.bias[column]
+        self.prototypes.threshold.fill_(NEVER)
 
     @torch.no_grad()
     def fit(self, prototypes: Sequence[StatePrototype]) -> None:

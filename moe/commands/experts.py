@@ -63,19 +63,26 @@ def add_(
     model: MixtureArgument,
     expert: ExpertFolderArgument,
     out: NewMixtureOption,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt/--no-adapt",
+            help="Train router and heads on rows of all domains. A mixture merged with `--router centroid` needs no "
+            "training to find the new domain.",
+        ),
+    ] = True,
     config: ConfigOption = None,
     sets: SetOption = None,
     overwrite: OverwriteFolderOption = False,
     resume: ResumeOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Add an expert to a trained mixture; trains the router and its heads on rows of all domains."""
-    from moe.config.run import load_run
+    """Add an expert to a trained mixture; trains the router and its heads, unless `--no-adapt`."""
     from moe.membership.listing import change_summary
     from moe.membership.update import UpdateTarget, add
     from moe.runs.model_ref import resolve
 
-    run, folder = load_run(config, sets or ()), resolve(model).folder
+    run, folder = _adaptation_run(adapt, config, sets), resolve(model).folder
     print_view(add(folder, expert, run, UpdateTarget(out, overwrite, resume)), change_summary, json_)
 
 

@@ -46,8 +46,10 @@ from moe.runs.workspace import Workspace
 from moe.training.expert_steps import labelled_data
 from moe.training.job import NewExpertScope
 from moe.training.language.lm_dataset import LMCorpora
+from moe.training.prototypes import fit_threshold
 from moe.training.stage import TrainingData
 from moe.training.steps import train_and_save
+from router.prior import NEVER
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget
         declared = run.domain_list() if run is not None else _domains_on_card(new_expert)
         domain = resolve_domain(before, new_expert, {domain.name: domain for domain in declared})
         after = with_expert(before, new_expert, domain)
-        if run is not None and run.stages.adapt_router == "all":
+        if before.card.gate.init == "centroid" or (run is not None and run.stages.adapt_router == "all"):
             after = replace(after, earlier={**after.earlier, new_expert.name: router_before(before)})
         calibration = _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-added", full_domains=[domain.name])
@@ -214,6 +216,8 @@ def _write_changed(
     backbone = load_backbone(before.card.backbone_settings, lm_head=before.card.language)
     check_same_backbone(before.card.backbone, backbone.id, str(before.folder))
     model, card = build_edited_mixture(before, after, backbone)
+    if after.card.routed != before.card.routed:
+        _fit_threshold(model, run, target)
     if run is not None:
         added = after.new_expert if after.new_expert not in before.card.routed else None
         scope = None if added is None else _new_expert_scope(before, model, added, run)
@@ -223,6 +227,24 @@ def _write_changed(
     config = (before.folder / CONFIG).read_text(encoding="utf-8")
     write_mixture(target.out, model, card, config=config, metrics={}, overwrite=target.overwrite, earlier=after.earlier)
     return None
+
+
+def _fit_threshold(model: Mixture, run: RunSettings | None, target: UpdateTarget) -> None:
+    """Fit the threshold of unfamiliar texts again, which depends on all experts; without a run, say that there is none.
+
+    A mixture that has its earlier router back has the threshold of then.
+    """
+    prior = None if model.gate is None else model.gate.prior
+    if prior is None or prior.prototypes is None or float(prior.prototypes.threshold) != NEVER:
+        return
+    if run is not None:
+        fit_threshold(_workspace(run, target), model)
+    else:
+        info("no text is marked as unfamiliar until the threshold is fitted again; training with --config fits it")
+
+
+def _workspace(run: RunSettings, target: UpdateTarget) -> Workspace:
+    return Workspace(run, target.out.parent, target.data_dir)
 
 
 def _new_expert_scope(before: StoredMixture, model: Mixture, added: str, run: RunSettings) -> NewExpertScope:
@@ -277,7 +299,7 @@ def _adapt(
     scope: NewExpertScope | None,
     earlier: Mapping[str, EarlierRouter],
 ) -> Adaptation:
-    work = Workspace(run, target.out.parent, target.data_dir)
+    work = _workspace(run, target)
     data = _adaptation_data(work, model, full_domains)
     result = train_and_save(
         work,

@@ -192,8 +192,7 @@ def build_edited_mixture(
         old_gate = _load_gate(before, backbone)
         transfer_gate(model.gate, old_gate, columns, cap=model.gate.prior is None)
         if None in columns:
-            position = columns.index(None)
-            add_to_router(model, after.experts[card.routed[position]], position, old_gate)
+            add_to_router(model, after.experts[card.routed[columns.index(None)]], columns, old_gate)
     if not isinstance(model.heads, NoHeads):
         per_expert = isinstance(model.heads, MixedHeads)
         init_heads(model.heads, _trained_heads(before, after, per_expert), model.labels)

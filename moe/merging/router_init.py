@@ -39,12 +39,12 @@ def init_router(model: Mixture, experts: Sequence[ExpertFolder]) -> None:
         prior.set_row(column, prior_row(prior, model.bank, expert))
 
 
-def add_to_router(model: Mixture, expert: ExpertFolder, column: int, old: Gate) -> None:
+def add_to_router(model: Mixture, expert: ExpertFolder, columns: Sequence[int | None], old: Gate) -> None:
     """Give a new expert of a mixture its own row of the router's prior; nothing for a router that started at random.
 
     Args:
         expert: loaded in the model.
-        column: its column of the gates.
+        columns: for each expert its column of the old gate; None for the new one.
         old: the gate without it.
 
     Raises:
@@ -55,9 +55,11 @@ def add_to_router(model: Mixture, expert: ExpertFolder, column: int, old: Gate) 
     if prior is None or old.prior is None:
         return
     if prior.kind == "centroid":
-        prior.set_prototype(column, read_prototype(expert), old.prior)
+        assert old.prior.prototypes is not None
+        new, known = read_prototype(expert), old.prior.prototypes
+        prior.refit([new if c is None else known.prototype(c) for c in columns], old.prior, columns)
     else:
-        prior.set_row(column, prior_row(prior, model.bank, expert))
+        prior.set_row(columns.index(None), prior_row(prior, model.bank, expert))
 
 
 def prior_row(prior: RouterPrior, bank: ExpertBank, expert: ExpertFolder) -> Tensor:

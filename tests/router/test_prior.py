@@ -125,17 +125,36 @@ def test_gate_transfer_of_an_added_and_removed_expert_gives_back_the_same_bits()
     assert old.prior is not None
     assert old.prior.prototypes is not None
     old.prior.fit([prototype(0), prototype(1)])
-    old.prior.prototypes.threshold.fill_(2.5)
     more = Gate(DIM, ("a", "b", "c"), settings)
     transfer_gate(more, old, (0, 1, None), cap=False)
     assert more.prior is not None
-    more.prior.set_prototype(2, prototype(2), old.prior)
+    more.prior.refit([prototype(0), prototype(1), prototype(2)], old.prior, (0, 1, None))
     assert more.prior(prototype(2).mean[None], torch.zeros(1, 1, DIM), torch.ones(1, 1)).argmax(1).tolist() == [2]
     back = Gate(DIM, ("a", "b"), settings)
     transfer_gate(back, more, (0, 1), cap=False)
     assert {key: tensor.tolist() for key, tensor in back.state_dict().items()} == {
         key: tensor.tolist() for key, tensor in old.state_dict().items()
     }
+
+
+def test_prior_with_another_expert_is_that_of_all_prototypes_and_what_was_learned() -> None:
+    old, more, all_three = (RouterPrior(DIM, experts, "centroid") for experts in (2, 3, 3))
+    old.fit([prototype(0), prototype(1)])
+    assert old.prototypes is not None
+    old.prototypes.threshold.fill_(2.5)
+    all_three.fit([prototype(0), prototype(2), prototype(1)])
+    more.refit([prototype(0), prototype(2), prototype(1)], old, (0, None, 1))
+    assert torch.equal(more.weight, all_three.weight)
+    assert more.prototypes is not None
+    assert float(more.prototypes.threshold) == NEVER
+    with torch.no_grad():
+        old.weight[1, 3] += 0.5
+        old.bias[1] -= 0.25
+    more.refit([prototype(0), prototype(2), prototype(1)], old, (0, None, 1))
+    learned = torch.zeros(3, DIM)
+    learned[2, 3] = 0.5
+    torch.testing.assert_close(more.weight - all_three.weight, learned)
+    torch.testing.assert_close(more.bias - all_three.bias, torch.tensor([0, 0, -0.25]))
 
 
 def test_muted_gates_are_0_except_where_the_caller_restricts_the_experts() -> None:

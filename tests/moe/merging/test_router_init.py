@@ -161,6 +161,30 @@ def test_phatgoose_gates_are_trained_with_the_expert_and_change_nothing_else(mak
     torch.testing.assert_close(model.gate.prior.weight.norm(dim=1), torch.ones(2), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("adapts", [False, True])
+def test_added_expert_gets_the_router_of_a_merge_of_all_and_leaves_without_a_trace(
+    make_work: Make, adapts: bool
+) -> None:
+    work = trained(make_work, gate={"init": "centroid", "unfamiliar": 0.1}, stages={"adapt": {"steps": 1}})
+    together = merged(work)
+    news, three, back = (work.out / name for name in ("news", "three", "back"))
+    alone = merge_experts(work, [work.expert_folder("news")], overwrite=True).rename(news)
+    add(alone, work.expert_folder("forum"), work.run if adapts else None, UpdateTarget(three))
+    added = read_mixture(three)[0]
+    assert together.gate is not None
+    assert added.gate is not None
+    for name, value in prototypes_of(together).state_dict().items():
+        if name != "threshold":
+            assert torch.equal(value, prototypes_of(added).state_dict()[name]), name
+    if adapts:
+        assert torch.equal(prototypes_of(added).threshold, prototypes_of(together).threshold)
+    else:
+        assert torch.equal(together.gate.prior.weight, added.gate.prior.weight)
+        assert float(prototypes_of(added).threshold) == NEVER
+    remove(three, "forum", UpdateTarget(back))
+    assert (back / "router.safetensors").read_bytes() == (news / "router.safetensors").read_bytes()
+
+
 def test_threshold_marks_the_share_of_validation_rows_that_the_settings_name(make_work: Make) -> None:
     work = trained(make_work, gate={"init": "centroid", "unfamiliar": 0.25})
     predictor = TorchPredictor(merged(work), "{text}", 16)
