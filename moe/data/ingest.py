@@ -43,6 +43,7 @@ class IngestCounts:
         unknown_labels: rows by unknown label, for the first labels seen.
         labels: label of each valid row, -1 for none.
         splits: the file's own split of each valid row, an index into `SPLITS` or -1.
+        times: time of each valid row, in microseconds since 1970 in UTC; empty if the task has no times.
     """
 
     rows: int = 0
@@ -51,6 +52,7 @@ class IngestCounts:
     unknown_labels: Counter[str] = field(default_factory=Counter)
     labels: "array[int]" = field(default_factory=lambda: array("q"))
     splits: "array[int]" = field(default_factory=lambda: array("b"))
+    times: "array[int]" = field(default_factory=lambda: array("q"))
 
     def add_row(self, row: Row) -> dict[str, object]:
         """Count a row and return its columns, those of `FEATURES` that depend on the row."""
@@ -58,6 +60,8 @@ class IngestCounts:
         self.rows += 1
         self.labels.append(label)
         self.splits.append(-1 if row.split is None else SPLITS.index(row.split))
+        if row.time is not None:
+            self.times.append(row.time)
         return {
             "id": row.id,
             "text": row.text,
@@ -69,6 +73,7 @@ class IngestCounts:
             "prompt": row.prompt,
             "answer": row.answer,
             "choices": list(row.choices),
+            "time": row.time,
         }
 
     def add_reject(self, reject: Reject) -> None:
@@ -99,6 +104,7 @@ FEATURES = Features(
         "prompt": Value("string"),
         "answer": Value("string"),
         "choices": List(Value("string")),
+        "time": Value("timestamp[us, tz=UTC]"),
     }
 )
 

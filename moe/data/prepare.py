@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import TypeVar
 
-import numpy as np
 import pyarrow as pa
 from datasets import (
     Dataset,
@@ -19,7 +17,6 @@ from datasets import (
     enable_progress_bars,
 )
 from datasets.exceptions import DatasetsError
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from experts.atomic_io import MANIFEST, atomic_folder, os_errors_as_faults, sha256_of
@@ -30,29 +27,17 @@ from experts.reused import check_manifest_once, read_sealed_json, write_sealed_j
 from moe.data.column_checks import ColumnProfile
 from moe.data.formats.readers import file_kind, read_task_records
 from moe.data.formats.refusals import check_regular_file
-from moe.data.ingest import FEATURES, IngestCounts, RowGroups, check_counts, ingest_rows
+from moe.data.ingest import FEATURES, RowGroups, check_counts, ingest_rows
 from moe.data.schema import ORIGINAL, DataSettings, TaskSettings
 from moe.data.splitting.settings import SPLITS, Split
-from moe.data.splitting.splits import (
-    RowIndices,
-    SplitRows,
-    number_texts,
-    remove_cross_split_duplicates,
-    split_by_hash,
-    split_rows,
-    split_texts,
-    stratified_draw,
-)
-from moe.data.task_reports import PREPARED, TASK_REPORT, SplitSize, TaskReport
+from moe.data.task_reports import PREPARED, TASK_REPORT, TaskReport
+from moe.data.task_splits import periods_of, split_sizes, split_task
 from moe.data.validation import validate_records
 
 REJECTED = "rejected.csv"
 _ROWS = "rows"
-_FORMAT = 5
-_BATCH = 1024
+_FORMAT = 6
 R = TypeVar("R")
-_MIN_LABEL_ROWS = 3
-"""Training rows of a label from which the removal of all of them stops a run."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +95,7 @@ def prepare_task(
             raise fault
         check_counts(counts, path, task, data, str(out / REJECTED), groups)
         rows = Dataset.from_file(str(scratch))
-        splits, removed = _split(rows, counts, task, data, path)
+        splits, removed = split_task(rows, counts, task, data, path)
         save_rows({name: rows.select(splits[name], new_fingerprint=_fingerprint(key, name)) for name in SPLITS}, out)
     finally:
         scratch.unlink(missing_ok=True)
@@ -129,7 +114,8 @@ def prepare_task(
         column_notes=list(profile.notes(path, data.max_rejected)),
         domains_in_file=dict(profile.domains),
         **removed,
-        splits=_split_sizes(splits, counts, task),
+        splits=split_sizes(splits, counts, task),
+        periods=periods_of(splits, counts),
     )
     write_sealed_json(out / PREPARED, {"key": key, "report": report})
     prepared = load_prepared(out, key)
@@ -143,13 +129,16 @@ def format_summary(report: TaskReport) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
     if report.over_cap:
         removed += f"; {report.over_cap} rows beyond max_train_rows or max_validation_rows left out"
+    if report.outside:
+        removed += f"; {report.outside} rows in an embargo or outside the periods left out"
     if report.other_side:
         removed += f"; {report.other_side} rows whose text the file's split also holds out"
     sizes = ", ".join(f"{name} {size.rows} ({_list(size.labels)})" for name, size in report.splits.items())
+    periods = ", ".join(f"{name} {first[:10]} to {last[:10]}" for name, (first, last) in (report.periods or {}).items())
     return (
         f"{report.task} ({report.domain}) from {report.file}: {report.rows} rows, "
         f"{report.rejected} rejected{f' ({reasons})' if reasons else ''}, {report.duplicates} duplicates\n"
-        f"  near duplicates removed: {removed}\n  {sizes}"
+        f"  near duplicates removed: {removed}\n  {sizes}" + (f"\n  {periods}" if periods else "")
     )
 
 
@@ -213,89 +202,6 @@ def load_rows(out: Path, key: Mapping[str, Json], kind: TypeAdapter[R]) -> tuple
         return None
 
 
-class _Removed(TypedDict):
-    """Numbers of removed rows; see `TaskReport`."""
-
-    near_duplicates: dict[str, int]
-    over_cap: int
-    other_side: int
-
-
-def _split(
-    rows: Dataset, counts: IngestCounts, task: TaskSettings, data: DataSettings, path: Path
-) -> tuple[SplitRows, _Removed]:
-    """Split the rows, remove near duplicates across splits, and cap the splits; also return the number removed."""
-    labels, own = np.array(counts.labels, dtype=np.int64), np.array(counts.splits, dtype=np.int64)
-    sides, apart = _split_sides(rows, labels, own, task)
-    if apart:
-        _check_remaining(_rows_in_file(own, task), sides, labels, task, path)
-    splits, near = sides, dict[str, int]()
-    if data.near_duplicates is not None:
-        splits, near = remove_cross_split_duplicates(
-            splits, lambda indices: _texts(rows, indices), data.near_duplicates, data.seed
-        )
-        _check_remaining(sides, splits, labels, task, path)
-    over_cap = 0
-    caps: dict[Split, int | None] = {"train": task.max_train_rows, "validation": task.max_validation_rows}
-    for name, cap in caps.items():
-        if cap is not None and len(splits[name]) > cap:
-            over_cap += len(splits[name]) - cap
-            splits[name], _ = stratified_draw(labels, splits[name], cap, data.seed, 2)
-    return splits, {"near_duplicates": near, "over_cap": over_cap, "other_side": apart}
-
-
-def _split_sides(
-    rows: Dataset, labels: NDArray[np.int64], own: NDArray[np.int64], task: TaskSettings
-) -> tuple[SplitRows, int]:
-    """Split the rows, those of one text together if the task has a target; also return the number of removed rows."""
-    everything, from_file = np.arange(len(labels)), task.split.own and bool((own >= 0).any())
-    if task.split.by_text and not from_file:
-        return split_by_hash(_texts(rows, everything), task.split), 0
-    if task.has_target:
-        return split_texts(labels, own, number_texts(_texts(rows, everything)), task.split)
-    return split_rows(labels, own, task.split), 0
-
-
-def _rows_in_file(own: NDArray[np.int64], task: TaskSettings) -> SplitRows:
-    """Rows of each split as the file names them; of train alone if validation rows may become test rows."""
-    names = SPLITS[:1] if task.split.validation_as_test else SPLITS
-    return {name: np.flatnonzero(own == SPLITS.index(name)) for name in names}
-
-
-def _check_remaining(
-    before: SplitRows, after: SplitRows, labels: NDArray[np.int64], task: TaskSettings, path: Path
-) -> None:
-    """Check that the removal of texts that another split holds out leaves rows of every split and training label.
-
-    Raises:
-        Fault: if a split, or a label with at least three training rows, has none left.
-    """
-    remedy = (
-        "remove the copies from the file, split at random with `split: {own: false}`, or keep all rows with "
-        "`near_duplicates: null` under `data`"
-    )
-    for name, rows in before.items():
-        if len(rows) and not len(after[name]):
-            raise Fault(
-                f"rows of split {name} in {path} that no other split repeats",
-                f"none: all {len(rows)} are near duplicates of held-out rows",
-                remedy,
-            )
-    remaining = set(labels[after["train"]].tolist())
-    for code, count in Counter(labels[before["train"]].tolist()).items():
-        if code >= 0 and code not in remaining and count >= _MIN_LABEL_ROWS:
-            raise Fault(
-                f"training rows of label {task.labels[code]} in {path} that no other split repeats",
-                f"none: all {count} are near duplicates of held-out rows",
-                remedy,
-            )
-
-
-def _texts(rows: Dataset, indices: RowIndices) -> Iterator[str]:
-    for batch in rows.select_columns("text").select(indices).iter(_BATCH):
-        yield from batch["text"]
-
-
 def _empty() -> Dataset:
     """A split without rows; `datasets` cannot load an empty split that it has saved."""
     return Dataset.from_dict({name: [] for name in FEATURES}, features=FEATURES)
@@ -322,15 +228,3 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if not disabled:
             enable_progress_bars()
-
-
-def _split_sizes(splits: SplitRows, counts: IngestCounts, task: TaskSettings) -> dict[Split, SplitSize]:
-    labels = np.array(counts.labels, dtype=np.int64)
-    names = {-1: "(none)"} | dict(enumerate(task.labels))
-    sizes: dict[Split, SplitSize] = {}
-    for split, rows in splits.items():
-        by_label = Counter(labels[rows].tolist())
-        sizes[split] = SplitSize(
-            len(rows), {name: by_label[code] for code, name in names.items() if code >= 0 or by_label[code]}
-        )
-    return sizes

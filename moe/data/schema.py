@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from moe.data.formats.text_format import TextFormat
 from moe.data.prompt_templates import QUESTION_COLUMNS, TEMPLATES
 from moe.data.splitting.settings import Split, SplitSettings
+from moe.data.splitting.times import TimeFormat
 
 Origin = Literal["synonym", "paraphrase", "synthetic"]
 ORIGINAL = "original"
@@ -43,6 +44,9 @@ class Columns(Settings):
         description="entity that the label is about; a task with this column predicts the sentiment for one "
         "entity of a text at a time, and a text with several entities is several rows",
     )
+    time: str | None = Field(
+        None, description="when the text was published; a row without a time is rejected; for splits by time"
+    )
 
     def mapping(self) -> dict[str, str]:
         """Names of the file's columns by our field names, without ignored columns."""
@@ -56,7 +60,7 @@ class Columns(Settings):
         """Names of the columns that the file must have: the text column, and every renamed column."""
         mapping = self.mapping()
         renamed = {column for field, column in mapping.items() if field in self.model_fields_set and column != field}
-        return renamed | {self.text} | ({self.target} if self.target is not None else set())
+        return renamed | {self.text} | {name for name in (self.target, self.time) if name is not None}
 
 
 class TaskSettings(Settings):
@@ -70,6 +74,7 @@ class TaskSettings(Settings):
     )
     columns: Columns = Columns()
     format: TextFormat = TextFormat()
+    time: TimeFormat = TimeFormat()
     score_cuts: Literal["dao5"] | tuple[Annotated[float, Field(gt=-1, lt=1)], ...] | None = Field(
         None,
         description="ascending thresholds that turn the score of a row without a label into a class (K - 1 for K "
@@ -122,6 +127,14 @@ class TaskSettings(Settings):
             raise ValueError(f"labels: expected each label once, not {', '.join(self.labels)}")
         if unknown := sorted(set(self.label_map.values()) - set(self.labels)):
             raise ValueError(f"label_map: {', '.join(unknown)} not among labels ({', '.join(self.labels)})")
+        return self
+
+    @model_validator(mode="after")
+    def _check_time(self) -> Self:
+        if self.split.by_time and self.columns.time is None:
+            raise ValueError("split: a split by time needs columns.time, the column that holds the time of a row")
+        if self.columns.time is None and self.time != TimeFormat():
+            raise ValueError("time: set columns.time to the column that holds the time of a row, or remove it")
         return self
 
     @model_validator(mode="after")
@@ -258,6 +271,7 @@ class Row:
         prompt: the question, if the task has a prompt template (`moe.data.prompt_templates`).
         answer: its answer.
         choices: the answers to choose from, if there are any.
+        time: when the text was published, in microseconds since 1970 in UTC; None if the task has no times.
     """
 
     id: str
@@ -271,6 +285,7 @@ class Row:
     prompt: str | None = None
     answer: str | None = None
     choices: tuple[str, ...] = ()
+    time: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class TaskReport:
         near_duplicates: near duplicates removed, by pair of splits such as `train/test`.
         over_cap: rows left out beyond `max_train_rows` or `max_validation_rows`.
         other_side: rows left out because the file's split holds out their text, too.
+        outside: rows of a split by time that are in an embargo or outside its periods.
+        periods: first and last time of the rows of each split; None if the task has no times.
         splits: rows of each split.
         other_tasks: rows by split that were removed since another task holds out their text; None if none may be.
         augmented: rows that were added to train; None if the run uses none.
@@ -85,6 +87,8 @@ class TaskReport:
     near_duplicates: Mapping[str, int] = field(default_factory=dict)
     over_cap: int = 0
     other_side: int = 0
+    outside: int = 0
+    periods: Mapping[Split, tuple[str, str]] | None = field(default=None, metadata=OMIT_NONE)
     splits: Mapping[Split, SplitSize] = field(default_factory=dict)
     other_tasks: Mapping[Split, int] | None = field(default=None, metadata=OMIT_NONE)
     augmented: AugmentedReport | None = field(default=None, metadata=OMIT_NONE)

@@ -15,10 +15,12 @@ from moe.data.column_names import find_column, find_label, find_split, fold
 from moe.data.prompt_templates import TemplateMismatch, find_template
 from moe.data.schema import Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.splitting.settings import Split
+from moe.data.splitting.times import microseconds
 from moe.data.text_checks import is_blank, target_problem, text_problem
 
 UNKNOWN_LABEL = "unknown label"
 UNKNOWN_SPLIT = "unknown split"
+NO_TIME, INVALID_TIME = "no time", "time that cannot be read"
 REPEATED_ID = "repeated id with different content"
 INVALID_SCORES = ("score is not a number", "score is NaN", "score outside [-1, 1]")
 Result = Row | Reject | Duplicate
@@ -122,7 +124,9 @@ def _to_row(record: Record, task: TaskSettings) -> Row:
         split=_parse_split(values.get("split")) if task.split.own else None,
         line=record.line,
         target=str(values["target"]).strip() if task.has_target else None,
+        time=None if task.columns.time is None else _parse_time(values.get("time"), task),
     )
+    _reject_if_later(row, task)
     if task.ask is not None:
         return _with_question(row, record, task)
     if task.labels and label is None and score is None:
@@ -200,6 +204,26 @@ def _parse_split(value: object) -> Split | None:
     if split is None:
         raise _InvalidRecord(UNKNOWN_SPLIT, value)
     return split
+
+
+def _parse_time(value: object, task: TaskSettings) -> int:
+    if is_blank(value):
+        raise _InvalidRecord(NO_TIME)
+    try:
+        return task.time.parse(value)
+    except (ValueError, OverflowError):
+        raise _InvalidRecord(INVALID_TIME, value) from None
+
+
+def _reject_if_later(row: Row, task: TaskSettings) -> None:
+    """Reject a row whose time is not before the next side's first time, if the file names its split."""
+    split = task.split
+    if row.time is None or row.split is None or split.by is None or row.split == "test":
+        return
+    ends = {"validation from": split.validation_from if row.split == "train" else None, "test from": split.test_from}
+    for name, end in ends.items():
+        if end is not None and row.time >= microseconds(task.time.in_utc(end)):
+            raise _InvalidRecord(f"a {row.split} row in the future of its split, which has {name} {end}")
 
 
 class _SeenIds:

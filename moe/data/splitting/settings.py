@@ -3,12 +3,28 @@
 Kept free of heavy imports, since the configuration imports it.
 """
 
+from datetime import datetime
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from moe.data.splitting.times import Period
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class WalkForward(BaseModel):
+    """Folds in time: each is trained on a period and tested on the next one; then both move on by the test period."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folds: int = Field(ge=1, le=1000, description="number of folds; the last one's test rows end with the file's")
+    train: Period = Field(
+        description="length of the time before the test rows from which training and validation rows are, such as 24m"
+    )
+    test: Period = Field(description="length of the time of the test rows, such as 3m")
+    embargo: Period = Field("0d", description="as `split.embargo`")
 
 
 class SplitSettings(BaseModel):
@@ -44,14 +60,58 @@ class SplitSettings(BaseModel):
         "`ratios` and `seed` then have a text that they share on the same side",
     )
 
+    by: Literal["time"] | None = Field(
+        None, description="`time` splits by the times of `columns.time`: later rows are for validation and test"
+    )
+    validation_from: datetime | None = Field(
+        None,
+        description="with by time: first time of validation rows; null: the last tenth of the rows before `test_from`",
+    )
+    test_from: datetime | None = Field(None, description="with by time: first time of test rows")
+    embargo: Period = Field(
+        "0d",
+        description="with by time: rows this long before the first validation or test row's time are left out, since "
+        "their news may not be over then: 12h, 1d, 2w or 1m",
+    )
+    walk_forward: WalkForward | None = Field(None, description="folds in time; `fold` is the one to use")
+
+    @property
+    def by_time(self) -> bool:
+        """Whether the times of rows decide their sides."""
+        return self.by is not None or self.walk_forward is not None
+
+    @property
+    def fold_count(self) -> int | None:
+        """Number of folds, random or in time; None without folds."""
+        return self.folds if self.walk_forward is None else self.walk_forward.folds
+
     @model_validator(mode="after")
     def _check_fold(self) -> Self:
-        if self.folds is None and "fold" in self.model_fields_set and self.fold:
+        if self.fold_count is None and "fold" in self.model_fields_set and self.fold:
             raise ValueError("fold is set without folds; set folds to the number of folds")
-        if self.folds is not None and self.fold >= self.folds:
-            raise ValueError(f"expected a fold from 0 to {self.folds - 1}, not {self.fold}")
+        if self.fold_count is not None and self.fold >= self.fold_count:
+            raise ValueError(f"expected a fold from 0 to {self.fold_count - 1}, not {self.fold}")
         if self.folds is not None and self.by_text:
             raise ValueError("by_text is for `ratios`, not for folds, which are stratified; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_time(self) -> Self:
+        given = [name for name in ("validation_from", "test_from", "embargo") if name in self.model_fields_set]
+        if given and self.by is None:
+            where = "write it inside walk_forward" if self.walk_forward is not None else f"remove {given[0]}"
+            raise ValueError(f"{given[0]} is for `by: time`; add that, or {where}")
+        if self.by is not None and self.walk_forward is not None:
+            raise ValueError("by and walk_forward are two ways to split by time; remove one of them")
+        if self.by is not None and self.test_from is None:
+            raise ValueError('by time needs test_from, the first time of test rows, such as "2024-01-01"')
+        if self.by_time and (self.folds is not None or self.by_text or self.validation_as_test):
+            raise ValueError("a split by time cannot have folds, by_text or validation_as_test; remove them")
+        if self.by_time and "ratios" in self.model_fields_set:
+            raise ValueError("a split by time has no ratios; remove them")
+        first, last = self.validation_from, self.test_from
+        if first is not None and last is not None and first.replace(tzinfo=None) >= last.replace(tzinfo=None):
+            raise ValueError(f"validation_from {first} is not before test_from {last}")
         return self
 
     @field_validator("ratios")

@@ -160,30 +160,35 @@ def _split_as_in_file(labels: NDArray[np.integer], own: NDArray[np.integer], set
 
 
 def remove_cross_split_duplicates(
-    splits: SplitRows, texts: FetchTexts, threshold: float, seed: int
+    splits: SplitRows, texts: FetchTexts, threshold: float, seed: int, *, keep: Split = "test"
 ) -> tuple[SplitRows, dict[str, int]]:
-    """Remove train rows that are near a held-out text, and validation rows that are near a test text.
+    """Remove rows that are near a text of another split, so that no two splits have near duplicates.
 
-    Test rows are never removed, and near duplicates within a split stay.
+    By default, held-out rows stay: train rows near a held-out text are removed, and validation rows near a test text.
+    With `keep="train"`, for splits by time, the earlier text stays: validation rows near a train text are removed, and
+    test rows near one of both. Near duplicates within a split stay.
 
     Args:
         splits: rows by split.
         texts: returns the texts of rows, in their order.
         threshold: Jaccard similarity from which two texts are near duplicates.
         seed: of the hash functions.
+        keep: the split that loses no rows, `test` or `train`.
 
     Returns:
-        The remaining rows, and the number of removed rows by pair of splits; a train row near both is counted under
-        test.
+        The remaining rows, and the number of removed rows by pair of splits, the one that loses them first; a row near
+        both other splits is counted under the kept one.
     """
+    last: Split = "train" if keep == "test" else "test"
     index = NearDuplicateIndex[tuple[Split, int]](threshold, seed)
-    index.add(_with_keys("test", splits["test"], texts))
-    validation, from_validation = _remove_near("validation", splits["validation"], texts, index)
+    index.add(_with_keys(keep, splits[keep], texts))
+    validation, from_validation = _remove_near("validation", splits["validation"], texts, index, keep)
     index.add(_with_keys("validation", validation, texts))
-    train, from_train = _remove_near("train", splits["train"], texts, index)
-    removed = {f"train/{split}": from_train[split] for split in ("test", "validation")}
-    removed["validation/test"] = from_validation["test"]
-    return {"train": train, "validation": validation, "test": splits["test"]}, removed
+    rest, from_last = _remove_near(last, splits[last], texts, index, keep)
+    removed = {f"{last}/{split}": from_last[split] for split in (keep, "validation")}
+    removed[f"validation/{keep}"] = from_validation[keep]
+    remaining = {keep: splits[keep], "validation": validation, last: rest}
+    return {name: remaining[name] for name in SPLITS}, removed
 
 
 def _with_keys(name: Split, rows: RowIndices, texts: FetchTexts) -> Iterator[tuple[tuple[Split, int], str]]:
@@ -191,12 +196,12 @@ def _with_keys(name: Split, rows: RowIndices, texts: FetchTexts) -> Iterator[tup
 
 
 def _remove_near(
-    name: Split, rows: RowIndices, texts: FetchTexts, index: NearDuplicateIndex[tuple[Split, int]]
+    name: Split, rows: RowIndices, texts: FetchTexts, index: NearDuplicateIndex[tuple[Split, int]], keep: Split
 ) -> tuple[RowIndices, Counter[str]]:
     """Rows that are near no text in the index, and the number of removed rows by the split they were near to."""
     retained, removed = np.ones(len(rows), dtype=bool), Counter[str]()
     for position, (_, matches) in enumerate(index.query(_with_keys(name, rows, texts))):
         if matches:
             retained[position] = False
-            removed["test" if any(split == "test" for split, _ in matches) else "validation"] += 1
+            removed[keep if any(split == keep for split, _ in matches) else "validation"] += 1
     return rows[retained], removed

@@ -52,6 +52,7 @@ def test_prepare_splits_rows_and_sets_the_config_s_domain(tmp_path: Path) -> Non
         "prompt",
         "answer",
         "choices",
+        "time",
     }
     assert (first["domain"], first["task"], first["lang"]) == ("news", "fpb", "en")
     assert first["score"] == first["label"] / 2 - 0.5
