@@ -85,12 +85,12 @@ def run_signal(paths: SignalPaths, settings: SignalSettings) -> SignalReport:
         inputs = _combine(answers, prices, settings)
         confidence = inputs.frame["confidence"].to_numpy(float)
         panel = aggregate(inputs.placed, inputs.frame["polarity"].to_numpy(float), confidence, settings)
-        sources = [evaluate_source(ANSWERS, panel, inputs.closes, settings)]
+        sources = [evaluate_source(ANSWERS, panel, inputs.closes, settings, with_null=True)]
         if answers.has_text:
             polarity = lexicon_polarity(inputs.frame["text"].tolist())
             if polarity.any():
                 other = aggregate(inputs.placed, polarity, np.ones(len(polarity)), settings)
-                sources.append(evaluate_source(LEXICON, other, inputs.closes, settings))
+                sources.append(evaluate_source(LEXICON, other, inputs.closes, settings, with_null=False))
         by_ticker = ticker_coverage(panel, inputs.closes, inputs.tickers)
         report = _report(paths, settings, answers, prices, inputs, sources, by_ticker)
         page = render_signal_page(report, sources, panel, inputs.sessions.dates, by_ticker, settings)

@@ -8,14 +8,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moe.extras import require
-from moe.signals.prices import Matrix, forward_returns
+from moe.signals.prices import Matrix
 from moe.signals.results import IcRow
 from moe.signals.settings import SignalSettings
 
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Series = NDArray[np.float64]
 """A number of each session (T,); NaN where there is none."""
 MIN_SESSIONS = 10
 """Sessions below which no error of a mean is given."""
+MIN_SHIFTS = 20
+"""Shifts below which there is no null."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,44 @@ def rank_rows(values: Matrix) -> Matrix:
     return np.asarray(pd.DataFrame(values).rank(axis=1).to_numpy(float))
 
 
-def ic_series(signal: Matrix, returns: Matrix, min_tickers: int) -> Series:
+@dataclass(frozen=True)
+class RankedRows:
+    """Values with their ranks within each row, which are computed once for many comparisons.
+
+    Args:
+        values: (T, N); NaN where there is none.
+        ranks: of the values that are there, in each row (T, N).
+    """
+
+    values: Matrix
+    ranks: Matrix
+
+    @classmethod
+    def of(cls, values: Matrix) -> "RankedRows":
+        """Rank the rows of a matrix."""
+        return cls(values, rank_rows(values))
+
+    def shifted(self, sessions: int) -> "RankedRows":
+        """Return the rows moved by a number of sessions, the last ones to the beginning."""
+        return RankedRows(np.roll(self.values, sessions, axis=0), np.roll(self.ranks, sessions, axis=0))
+
+    def centred(self, rows: Rows, mask: Mask) -> Matrix:
+        """Return the ranks among the values of a mask less their mean, 0 outside of it.
+
+        Args:
+            rows: indices of rows (R,).
+            mask: which of their values count (R, N), all of them finite.
+        """
+        ranks = np.where(mask, self.ranks[rows], 0)
+        partial = np.flatnonzero((mask != np.isfinite(self.values[rows])).any(1))
+        if len(partial):
+            again = rank_rows(np.where(mask[partial], self.values[rows[partial]], np.nan))
+            ranks[partial] = np.nan_to_num(again)
+        mean = ranks.sum(1, keepdims=True) / mask.sum(1, keepdims=True)
+        return np.asarray(np.where(mask, ranks - mean, 0))
+
+
+def ic_series(signal: RankedRows, returns: RankedRows, min_tickers: int) -> Series:
     """Return the Spearman correlation of signals and returns over the tickers of each session.
 
     Args:
@@ -75,51 +116,52 @@ def ic_series(signal: Matrix, returns: Matrix, min_tickers: int) -> Series:
     Returns:
         correlations (T,); NaN for sessions with too few tickers, or with equal signals or returns.
     """
-    both = np.isfinite(signal) & np.isfinite(returns)
-    enough = np.flatnonzero(both.sum(1) >= min_tickers)
-    result = np.full(len(signal), np.nan)
-    if not len(enough):
-        return result
-    mask = both[enough]
-    ranks = [rank_rows(np.where(mask, values[enough], np.nan)) for values in (signal, returns)]
-    left, right = (np.nan_to_num(rank - np.nanmean(rank, 1, keepdims=True)) for rank in ranks)
+    both = np.isfinite(signal.values) & np.isfinite(returns.values)
+    rows = np.flatnonzero(both.sum(1) >= min_tickers)
+    result = np.full(len(both), np.nan)
+    left, right = signal.centred(rows, both[rows]), returns.centred(rows, both[rows])
     scale = np.sqrt((left**2).sum(1) * (right**2).sum(1))
-    np.divide((left * right).sum(1), scale, out=(part := np.full(len(enough), np.nan)), where=scale > 0)
-    result[enough] = part
+    np.divide((left * right).sum(1), scale, out=(part := np.full(len(rows), np.nan)), where=scale > 0)
+    result[rows] = part
     return result
+
+
+def _mean(series: Series) -> float | None:
+    values = series[np.isfinite(series)]
+    return float(values.mean()) if len(values) else None
 
 
 def time_shifts(sessions: int, settings: SignalSettings) -> Sequence[int]:
     """Return by how many sessions the signals are shifted for the null: by more than any signal or return lasts.
 
     Returns:
-        distinct shifts, at most `settings.shifts`; none if there are fewer than 20 possible ones.
+        distinct shifts, at most `settings.shifts`; none if fewer than 20 are possible.
     """
     apart = settings.horizons[-1] + settings.delay + settings.max_age + 1
     possible = np.arange(apart, sessions - apart + 1)
-    if len(possible) < 20:
+    if len(possible) < MIN_SHIFTS:
         return []
     rng = np.random.default_rng(settings.seed)
     chosen: list[int] = rng.choice(possible, min(len(possible), settings.shifts), replace=False).tolist()
     return chosen
 
 
-def ic_row(signal: Matrix, closes: Matrix, horizon: int, shifts: Sequence[int], settings: SignalSettings) -> IcRow:
-    """Return the mean information coefficient at a horizon, beside that of signals at shifted times.
+def ic_row(
+    signal: RankedRows, returns: RankedRows, horizon: int, shifts: Sequence[int], settings: SignalSettings
+) -> tuple[IcRow, Series]:
+    """Return the mean information coefficient at a horizon, beside that of signals at shifted times, and its series.
 
     A shift keeps what every signal looks like and moves it to other sessions, the last ones to the beginning.
     """
-    returns = forward_returns(closes, horizon, settings.delay)
-    test = newey_west(ic_series(signal, returns, settings.min_tickers), horizon)
-    means = [np.nanmean(series) for series in _shifted(signal, returns, shifts, settings) if np.isfinite(series).any()]
+    series = ic_series(signal, returns, settings.min_tickers)
+    test = newey_west(series, horizon)
+    nulls = (_mean(ic_series(signal.shifted(shift), returns, settings.min_tickers)) for shift in shifts)
+    means = np.array([mean for mean in nulls if mean is not None])
     null, null_p = None, None
-    if len(means) >= 20 and test.mean is not None:
+    if len(means) >= MIN_SHIFTS and test.mean is not None:
         low, high = np.quantile(means, [0.025, 0.975])
         null = (float(low), float(high))
-        distances = np.abs(np.array(means) - np.mean(means))  # tickers that always rise shift the mean
-        null_p = float((1 + (distances >= abs(test.mean - np.mean(means))).sum()) / (1 + len(means)))
-    return IcRow(horizon=horizon, sessions=test.count, mean=test.mean, t=test.t, p=test.p, null=null, null_p=null_p)
-
-
-def _shifted(signal: Matrix, returns: Matrix, shifts: Sequence[int], settings: SignalSettings) -> list[Series]:
-    return [ic_series(np.roll(signal, shift, axis=0), returns, settings.min_tickers) for shift in shifts]
+        distances = np.abs(means - means.mean())  # tickers that always rise move the mean
+        null_p = float((1 + (distances >= abs(test.mean - means.mean())).sum()) / (1 + len(means)))
+    row = IcRow(horizon=horizon, sessions=test.count, mean=test.mean, t=test.t, p=test.p, null=null, null_p=null_p)
+    return row, series

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moe.signals.aggregate import SignalPanel
-from moe.signals.correlation import Series, ic_row, ic_series, newey_west, time_shifts
+from moe.signals.correlation import RankedRows, Series, ic_row, newey_west, time_shifts
 from moe.signals.events import event_curves
 from moe.signals.prices import Matrix, forward_returns
 from moe.signals.results import DifferenceResult, IcRow, SourceEvaluation, SpreadResult
@@ -31,7 +31,9 @@ class EvaluatedSource:
     spread: SpreadSeries
 
 
-def evaluate_source(name: str, panel: SignalPanel, closes: Matrix, settings: SignalSettings) -> EvaluatedSource:
+def evaluate_source(
+    name: str, panel: SignalPanel, closes: Matrix, settings: SignalSettings, *, with_null: bool
+) -> EvaluatedSource:
     """Evaluate the signals of a source of polarities.
 
     Args:
@@ -39,20 +41,21 @@ def evaluate_source(name: str, panel: SignalPanel, closes: Matrix, settings: Sig
         panel: its signals (T, N).
         closes: of the same sessions and tickers (T, N).
         settings: horizons, quantiles, costs and the rest.
+        with_null: also evaluate the signals shifted in time.
     """
-    shifts = time_shifts(len(closes), settings)
-    series = {
-        horizon: ic_series(panel.signal, forward_returns(closes, horizon, settings.delay), settings.min_tickers)
-        for horizon in settings.horizons
+    shifts, signal = time_shifts(len(closes), settings) if with_null else [], RankedRows.of(panel.signal)
+    returns = {horizon: forward_returns(closes, horizon, settings.delay) for horizon in settings.horizons}
+    rows = {
+        horizon: ic_row(signal, RankedRows.of(values), horizon, shifts, settings) for horizon, values in returns.items()
     }
     spread = spread_series(panel.signal, closes, settings)
     result = SourceEvaluation(
         source=name,
-        ic=[ic_row(panel.signal, closes, horizon, shifts, settings) for horizon in settings.horizons],
+        ic=[row for row, _ in rows.values()],
         spread=spread_result(spread, settings),
         events=event_curves(panel, closes, settings),
     )
-    return EvaluatedSource(result, series, spread)
+    return EvaluatedSource(result, {horizon: series for horizon, (_, series) in rows.items()}, spread)
 
 
 def compare_sources(answers: EvaluatedSource, lexicon: EvaluatedSource) -> DifferenceResult:
