@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from experts.atomic_io import atomic_folder, write_json, write_text
 from experts.errors import Fault, suggest
@@ -59,6 +60,7 @@ class _Inputs:
     """Answers and closes on the same sessions and tickers."""
 
     frame: pd.DataFrame
+    texts: pa.Array | None
     placed: PlacedAnswers
     sessions: Sessions
     tickers: pd.Index
@@ -86,8 +88,8 @@ def run_signal(paths: SignalPaths, settings: SignalSettings) -> SignalReport:
         confidence = inputs.frame["confidence"].to_numpy(float)
         panel = aggregate(inputs.placed, inputs.frame["polarity"].to_numpy(float), confidence, settings)
         sources = [evaluate_source(ANSWERS, panel, inputs.closes, settings, with_null=True)]
-        if answers.has_text:
-            polarity = lexicon_polarity(inputs.frame["text"].tolist())
+        if inputs.texts is not None:
+            polarity = lexicon_polarity(inputs.texts)
             if polarity.any():
                 other = aggregate(inputs.placed, polarity, np.ones(len(polarity)), settings)
                 sources.append(evaluate_source(LEXICON, other, inputs.closes, settings, with_null=False))
@@ -133,16 +135,17 @@ def _combine(answers: Answers, prices: Prices, settings: SignalSettings) -> _Inp
     part = slice(first, last)
     sessions = Sessions(sessions.calendar, sessions.dates[part], sessions.closes[part], sessions.zone)
     codes = used.cat.codes.to_numpy().astype(np.int64)
-    texts = frame["text"].tolist() if answers.has_text else []
+    texts = _one_array(frame.pop("text")) if answers.has_text else None
     novel = (
         find_novel(texts, codes, index, settings.near_duplicates, settings.duplicate_sessions)
-        if answers.has_text
+        if texts is not None
         else np.ones(len(frame), bool)
     )
     placed = PlacedAnswers(index - first, codes, novel, (len(sessions), len(tickers)))
     closes = closes.iloc[part]
     return _Inputs(
         frame,
+        texts,
         placed,
         sessions,
         tickers,
@@ -152,6 +155,12 @@ def _combine(answers: Answers, prices: Prices, settings: SignalSettings) -> _Inp
         adjustment_note(closes[priced]),
         priced,
     )
+
+
+def _one_array(texts: pd.Series) -> pa.Array:
+    """Return texts as Arrow's strings in one piece, whose offsets allow more than 2 GiB."""
+    array = pa.array(texts, pa.large_string())
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
 def ticker_coverage(panel: SignalPanel, closes: Matrix, tickers: pd.Index) -> pd.DataFrame:

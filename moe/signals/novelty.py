@@ -4,10 +4,8 @@ Two near-duplicates share one of their rarest shingles (prefix filtering: Chaudh
 few pairs are compared; the Jaccard similarity of those is exact.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from moe.signals.shingling import Ints, ShingleSets, shingle_sets
@@ -17,7 +15,7 @@ _PAIRS = 200_000
 """Pairs that are compared at once, which bounds the memory."""
 
 
-def find_novel(texts: Sequence[str], tickers: Ints, sessions: Ints, threshold: float | None, window: int) -> Flags:
+def find_novel(texts: pa.Array, tickers: Ints, sessions: Ints, threshold: float | None, window: int) -> Flags:
     """Return which texts are new: no near-duplicate about the ticker came before, in the session or `window` back.
 
     Args:
@@ -30,9 +28,10 @@ def find_novel(texts: Sequence[str], tickers: Ints, sessions: Ints, threshold: f
     novel = np.ones(len(texts), bool)
     if threshold is None or len(texts) < 2:
         return novel
-    codes, unique = pd.factorize(pd.Series(texts, dtype="str"))
+    encoded = texts.dictionary_encode()
+    codes = encoded.indices.to_numpy().astype(np.int64)
     _mark_equal(novel, codes, tickers, sessions, window)
-    _mark_similar(novel, codes.astype(np.int64), shingle_sets(list(unique)), tickers, sessions, threshold, window)
+    _mark_similar(novel, codes, shingle_sets(encoded.dictionary), tickers, sessions, threshold, window)
     return novel
 
 

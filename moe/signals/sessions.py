@@ -13,6 +13,7 @@ from experts.errors import Fault, suggest
 from moe.extras import require
 
 DATE_ONLY = r"^\d{4}(-?\d{2}){0,2}$|^\d{4}-?W\d{2}(-?\d)?$"
+DATE_FIRST = r"^\d{4}-?(?:\d{2}|W)"
 WITH_OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
 NO_TIME, UNREADABLE, NO_CLOCK = "no time", "a time that is not ISO 8601", "a date without a time of day"
 AMBIGUOUS = "a local time that the change of the clocks skips or repeats"
@@ -48,7 +49,7 @@ class Sessions:
             indices (R,); T for texts after the last close.
         """
         ends = self.closes.as_unit("ns").asi8 - round(cutoff_minutes * 60e9)
-        index = np.searchsorted(ends, pd.DatetimeIndex(times).as_unit("ns").asi8, side="left")
+        index = np.searchsorted(ends, pd.DatetimeIndex(times.array).as_unit("ns").asi8, side="left")
         return np.asarray(index, np.int64)
 
 
@@ -73,7 +74,7 @@ def open_sessions(calendar: str, start: date, end: date) -> Sessions:
         raise Fault(
             f"dates that the calendar {calendar} covers", f"{start} to {end}: {reason}", "choose another calendar"
         ) from error
-    return Sessions(calendar, exchange.sessions, pd.DatetimeIndex(exchange.closes), str(exchange.tz))
+    return Sessions(calendar, exchange.sessions, pd.DatetimeIndex(exchange.closes.array), str(exchange.tz))
 
 
 def check_time_zone(name: str | None) -> None:
@@ -116,13 +117,14 @@ def parse_times(values: pd.Series, time_zone: str | None) -> tuple[pd.Series, pd
         texts = values.where(values.isna(), values.astype(str).str.strip())
         blank = texts.isna() | (texts == "")
         only_date = ~blank & texts.str.match(DATE_ONLY, na=False)
-        rest = ~blank & ~only_date
+        rest = ~blank & ~only_date & texts.str.match(DATE_FIRST, na=False)  # pandas reads words such as `today`
         offset = rest & texts.str.contains(WITH_OFFSET, regex=True, na=False)
         times = pd.Series(pd.NaT, index=values.index, dtype="datetime64[ns, UTC]")
         times[offset] = pd.to_datetime(texts[offset], format="ISO8601", utc=True, errors="coerce")
         naive = pd.to_datetime(texts[rest & ~offset], format="ISO8601", errors="coerce")
         times[naive.index] = _localize(naive, time_zone, naive.notna())
         problems = _reasons(blank, NO_TIME)
+        problems[~blank & ~rest] = UNREADABLE
         problems[only_date] = NO_CLOCK
         problems[offset & times.isna()] = UNREADABLE
         problems[naive.index[naive.isna()]] = UNREADABLE

@@ -3,20 +3,23 @@
 A million texts take seconds by columns and minutes text by text.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Numbers = NDArray[np.uint64]
 
 _WORDS, _CHARACTERS = 3, 5
 _CJK = r"[\x{3040}-\x{30ff}\x{3400}-\x{4dbf}\x{4e00}-\x{9fff}\x{f900}-\x{faff}]"
 _LINK, _NO_WORD = r"https?://\S+|www\.\S+", r"[^\p{L}\p{N}_]+"
+_CHUNK = 100_000
+"""Texts that are split at once, which bounds the memory."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 """Odd constant of multiplicative hashing: two shingles share a number once in 2^64."""
 
@@ -60,56 +63,68 @@ class ShingleSets:
         return np.asarray(shared / (self.sizes[left] + self.sizes[right] - shared), float)
 
 
-def shingle_sets(texts: Sequence[str]) -> ShingleSets:
+def shingle_sets(texts: pa.Array) -> ShingleSets:
     """Return the shingles of texts (U,): pieces of 3 words, or of 5 characters in Chinese."""
-    plain = pc.utf8_lower(pc.utf8_normalize(pa.array(texts, pa.string()), form="NFKC"))
-    unlinked = pc.replace_substring_regex(plain, _LINK, " ")
-    words = pc.utf8_trim_whitespace(pc.replace_substring_regex(unlinked, _NO_WORD, " "))
-    words = pc.if_else(pc.equal(words, ""), _without_spaces(plain), words)  # such as a text of emojis only
-    letters = pc.utf8_length(pc.replace_substring(words, " ", ""))
-    chinese = pc.greater_equal(
-        pc.multiply(pc.count_substring_regex(words, _CJK), 3), pc.max_element_wise(letters, pa.scalar(1, pa.int32()))
-    )
-    characters = pc.utf8_rtrim_whitespace(
-        pc.replace_substring_regex(pc.replace_substring(words, " ", ""), r"(?s)(.)", r"\1 ")
-    )
+    parts = [_hash_pieces(*_units(texts.slice(start, _CHUNK))) for start in range(0, len(texts), _CHUNK)]
+    pieces = np.concatenate([count for _, count in parts])
+    return _rank(np.concatenate([numbers for numbers, _ in parts]), pieces)
+
+
+def _units(texts: pa.Array) -> tuple[pa.Array, Ints]:
+    """Return the words or characters of every text, and how many of them make a piece (U,)."""
+    plain = pc.utf8_lower(pc.utf8_normalize(texts, form="NFKC"))
+    words = pc.replace_substring_regex(pc.replace_substring_regex(plain, _LINK, " "), _NO_WORD, " ")
+    words = pc.utf8_trim_whitespace(words)
+    bare = pc.replace_substring_regex(plain, r"\s+", "")
+    words = pc.if_else(pc.equal(words, ""), bare, words)  # such as a text of emojis only
+    joined = pc.replace_substring(words, " ", "")
+    letters = pc.max_element_wise(pc.utf8_length(joined), pa.scalar(1, pa.int32()))
+    chinese = pc.greater_equal(pc.multiply(pc.count_substring_regex(words, _CJK), 3), letters)
+    characters = pc.utf8_rtrim_whitespace(pc.replace_substring_regex(joined, r"(?s)(.)", r"\1 "))
     units = pc.split_pattern(pc.if_else(chinese, characters, words), " ")
-    sizes = np.where(chinese.to_numpy(zero_copy_only=False), _CHARACTERS, _WORDS)
-    return _rank(*_hash_pieces(units, sizes))
+    return units, np.where(chinese.to_numpy(zero_copy_only=False), _CHARACTERS, _WORDS).astype(np.int64)
 
 
-def _without_spaces(texts: pa.Array) -> pa.Array:
-    return pc.replace_substring_regex(texts, r"\s+", "")
-
-
-def _hash_pieces(units: pa.Array, sizes: Ints) -> tuple[NDArray[np.uint64], Ints]:
-    """Return the number of every piece, and the text of each (increasing)."""
-    codes = pc.dictionary_encode(pc.list_flatten(units)).indices.to_numpy().astype(np.uint64) + np.uint64(1)
+def _hash_pieces(units: pa.Array, sizes: Ints) -> tuple[Numbers, Ints]:
+    """Return the number of every piece, text by text, and how many pieces each text has (U,)."""
+    encoded = pc.dictionary_encode(pc.list_flatten(units))
+    words = pd.util.hash_array(encoded.dictionary.to_numpy(zero_copy_only=False).astype(object))
+    codes = words[encoded.indices.to_numpy()]
     lengths = pc.list_value_length(units).to_numpy().astype(np.int64)
     starts = np.cumsum(lengths) - lengths
     pieces = np.maximum(1, lengths - sizes + 1)
     owner = np.repeat(np.arange(len(lengths)), pieces)
     first = starts[owner] + np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    end = starts[owner] + lengths[owner]
+    end = np.minimum(first + sizes[owner], (starts + lengths)[owner])
     numbers = np.zeros(len(owner), np.uint64)
     for step in range(_CHARACTERS):
-        inside = (first + step < end) & (step < sizes[owner])
-        code = np.where(inside, codes[np.minimum(first + step, len(codes) - 1)], np.uint64(0))
+        code = np.where(first + step < end, codes[np.minimum(first + step, len(codes) - 1)], np.uint64(0))
         numbers = (numbers ^ code) * _MULTIPLIER
         numbers ^= numbers >> np.uint64(29)
-    return numbers, owner
+    return numbers, pieces
 
 
-def _rank(numbers: NDArray[np.uint64], owner: Ints) -> ShingleSets:
-    _, codes = np.unique(numbers, return_inverse=True)
-    texts = int(owner[-1]) + 1 if len(owner) else 0
-    keys = np.unique(owner * np.int64(codes.max(initial=0) + 1) + codes)  # distinct shingles of each text
-    owner, codes = np.divmod(keys, np.int64(codes.max(initial=0) + 1))
+def _rank(numbers: Numbers, pieces: Ints) -> ShingleSets:
+    """Number the shingles by their rarity; sorts in place, since there may be ten million of them."""
+    order = np.argsort(numbers)
+    new = np.empty(len(order), bool)
+    new[:1] = True
+    numbers = numbers[order]
+    np.not_equal(numbers[1:], numbers[:-1], out=new[1:])
+    width = np.int64(new.sum() + 1)
+    keys = np.repeat(np.arange(len(pieces)), pieces)[order]  # the text of each shingle
+    del order, numbers
+    keys *= width
+    keys += np.cumsum(new) - 1
+    keys = np.unique(keys)  # distinct shingles of each text
+    owner, codes = np.divmod(keys, width)
     counts = np.bincount(codes)
-    order = np.argsort(counts, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    ranked = np.sort(owner * np.int64(len(order) + 1) + rank[codes])
-    owner, ranks = np.divmod(ranked, np.int64(len(order) + 1))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=texts))]).astype(np.int64)
-    return ShingleSets(ranks, starts, counts[order])
+    rarest = np.argsort(counts, kind="stable")
+    rank = np.empty_like(rarest)
+    rank[rarest] = np.arange(len(rarest))
+    ranks = owner * width + rank[codes]
+    del keys, codes
+    ranks.sort()
+    ranks %= width
+    starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(pieces)))]).astype(np.int64)
+    return ShingleSets(ranks, starts, counts[rarest])
