@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from experts.errors import Fault
 
-Extra = Literal["augment", "balance", "explain", "export", "report", "serve", "sweep", "tensorboard"]
+Extra = Literal["augment", "balance", "explain", "export", "report", "serve", "signals", "sweep", "tensorboard"]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "augment": ("openai",),
     "balance": ("torchjd",),
@@ -14,6 +14,7 @@ PACKAGES: dict[Extra, tuple[str, ...]] = {
     "export": ("onnxscript",),
     "report": ("matplotlib", "jinja2"),
     "serve": ("fastapi", "uvicorn", "h11", "prometheus_client", "markdown_it"),
+    "signals": ("exchange_calendars", "statsmodels", "matplotlib", "jinja2"),
     "sweep": ("optuna", "matplotlib"),
     "tensorboard": ("tensorboard",),
 }

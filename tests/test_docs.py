@@ -28,6 +28,7 @@ from moe.report import html as report_page
 from moe.runs import layout
 from moe.runs import training_log as trajectory
 from moe.serve.settings import ServeSettings
+from moe.signals.settings import SignalSettings, read_signal_settings
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
@@ -99,7 +100,9 @@ def test_pages_show_only_existing_commands_and_options(path: Path, words: list[s
 def test_pages_show_only_valid_overrides(path: Path, words: list[str]) -> None:
     sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
     config = next((ROOT / words[i + 1] for i, word in enumerate(words) if word == "--config"), None)
-    if sets:
+    if words[0] == "signal":
+        assert read_signal_settings(None, sets)
+    elif sets:
         assert load_run(config if config and config.is_file() else ROOT / "configs" / "demo.yaml", sets)
 
 
@@ -471,6 +474,11 @@ def test_serving_page_lists_exactly_the_settings_of_the_service() -> None:
     assert rows <= shown, "add to docs/serving.md:\n" + "\n".join(sorted(rows - shown))
     keys = "|".join(ServeSettings.model_fields)
     assert {line for line in shown if re.match(rf"\| `({keys})`", line)} <= rows
+
+
+def test_signals_page_lists_exactly_the_settings_of_signals() -> None:
+    page = (ROOT / "docs" / "quant.md").read_text(encoding="utf-8").splitlines()
+    assert {line for line in page if line.startswith("| `")} == set(setting_rows(SignalSettings, ""))
 
 
 def _setting_names(path: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ from moe.commands.options import (
     EncodingOption,
     JsonOption,
     ModelArgument,
+    OverwriteFolderOption,
     RenamedOptions,
     ResumeOption,
     RunOption,
@@ -36,7 +37,6 @@ ExpertFolderArgument = Annotated[Path, typer.Argument(help="Folder of the new ex
 NewMixtureOption = Annotated[
     Path, typer.Option("--out-dir", "-o", help="Folder of the new mixture.", show_default=False)
 ]
-OverwriteFolderOption = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")]
 AdaptOption = Annotated[bool, typer.Option("--adapt", help="Also train router and heads on the rows of --config.")]
 
 

@@ -60,6 +60,10 @@ def infer(
             show_default=False,
         ),
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="Column of the file to keep in the output, e.g. a ticker or a time (repeatable)."),
+    ] = None,
     encoding: EncodingOption = None,
     separator: SeparatorOption = None,
     out: Annotated[str | None, typer.Option("--out", "-o", help="Output file (.csv, .jsonl, .parquet).")] = None,
@@ -101,6 +105,7 @@ def infer(
 ) -> None:
     """Classify texts: label, probabilities, polarity, confidence, routing weights."""
     from moe.data.text_checks import decode_argument
+    from moe.errors import Fault
     from moe.inference.infer_command import run_infer
     from moe.inference.load import LoadOptions, check_routing, check_runtime, is_large
     from moe.inference.text_io import OutputTarget, TextSource
@@ -119,6 +124,8 @@ def infer(
     options.check()
 
     if engine is not None:
+        if keep:
+            raise Fault("--keep without --engine", "both", "leave out --engine, which writes its own columns only")
         if out is not None and out_dir is None:
             note_renamed("--out with --engine", "--out-dir")
             out_dir = out
@@ -156,6 +163,7 @@ def infer(
         target_column=target_column,
         encoding=encoding,
         separator=separator,
+        keep=tuple(keep or ()),
     )
     target = OutputTarget(path, spreadsheet=spreadsheet, overwrite=overwrite)
     source.check()  # before a model is looked for

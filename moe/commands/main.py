@@ -76,6 +76,10 @@ OVERVIEW: dict[str, tuple[str, str]] = {
         "evaluate",
         "Measure what each part of a mixture contributes; writes `ablation/`; called again, it resumes.",
     ),
+    "signal": (
+        "signal",
+        "Build a daily signal per ticker from dated predictions and evaluate it on prices; no trading, no advice.",
+    ),
     "drift": (
         "experts",
         "Test a file for drift from the training data, overall and by month: routing weights, confidence, distance.",

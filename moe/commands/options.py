@@ -30,6 +30,7 @@ OverwriteOption = Annotated[
 OverwriteFileOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing output; without it, one that exists is refused.")
 ]
+OverwriteFolderOption = Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue a step that is under way from its last checkpoint.")
 ]

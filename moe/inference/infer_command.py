@@ -50,6 +50,7 @@ def run_infer(
     """
     options.check()
     source.check()
+    source.kept_columns()
     target.check([source.file, ref.folder])
     if workers > 1 or options.threads:
         threads_per_worker(workers, options.threads)
@@ -85,7 +86,7 @@ def input_columns(source: TextSource) -> InputColumns:
     columns, written = source.columns, [*PREDICTED, *ADDED]
     used = {"id": "id", "text": columns.text} | ({"target": columns.target} if columns.target else {})
     written += [] if columns.target else ["target"]
-    return InputColumns.of(source.column_names(), written, used)
+    return InputColumns.of(source.column_names(), written, used, source.kept_columns())
 
 
 def _predict(

@@ -3,18 +3,21 @@
 An output keeps the columns of its input: those whose names it uses itself are carried over, and its own get a prefix.
 """
 
+import math
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
 
-from experts.errors import Fault
+from experts.errors import Fault, suggest
 from experts.locks import output_lock
 from experts.outputs import check_output_file
 from moe.console import Meter, print_json
+from moe.data.column_names import find_column
 from moe.data.formats.content import TextForm
 from moe.data.formats.readers import columns_of_texts, read_column_names, read_texts
 from moe.data.formats.text_format import TextFormat, parse_text_format
@@ -52,7 +55,9 @@ class InputColumns:
     renamed: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, names: Collection[str], written: Collection[str], used: Mapping[str, str]) -> "InputColumns":
+    def of(
+        cls, names: Collection[str], written: Collection[str], used: Mapping[str, str], keep: Collection[str] = ()
+    ) -> "InputColumns":
         """Compare the columns of a file with those of an output.
 
         In csv a mapping becomes a column per entry, so that `experts.news` of the file clashes with `experts`.
@@ -61,17 +66,20 @@ class InputColumns:
             names: columns of the file.
             written: columns of the output that are not from the file.
             used: columns of the output that are from the file, with the names that they have there.
+            keep: further columns of the file to carry over.
         """
         own = set(used.values())
         clashes = {name: name.partition(".")[0] for name in names if name not in own}
-        carried = tuple(name for name, first in clashes.items() if first in written)
+        carried = tuple(name for name, first in clashes.items() if first in written or name in keep)
         renamed = {first: free_name(first, names) for first in clashes.values() if first in written}
         renamed |= {name: column for name, column in used.items() if name in names and column != name}
         return cls(carried, renamed)
 
     def attach(self, row: Row, values: Mapping[str, object]) -> Row:
         """Return a row that is accompanied by the values of the carried columns."""
-        return row | {CARRIED: {name: values.get(name) for name in self.carried}} if self.carried else row
+        if not self.carried:
+            return row
+        return row | {CARRIED: {name: _json_value(values.get(name)) for name in self.carried}}
 
     def restore(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Yield rows as they are written: with the renamed columns, and the carried ones last."""
@@ -79,6 +87,13 @@ class InputColumns:
         for row in rows:
             written = {renamed.get(name, name): value for name, value in row.items() if name != CARRIED}
             yield written | cast(Row, row.get(CARRIED) or {})
+
+
+def _json_value(value: object) -> object:
+    """Return a value of a file as JSON has it: times in ISO 8601, and null for NaN."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def free_name(name: str, names: Collection[str]) -> str:
@@ -101,6 +116,7 @@ class TextSource:
         target_column: the file's target column; by default `target`, if there is one.
         encoding: of the file; None detects it.
         separator: of a csv file; None detects it.
+        keep: columns of the file that its predictions keep.
     """
 
     texts: tuple[str, ...] = ()
@@ -110,6 +126,7 @@ class TextSource:
     target_column: str | None = None
     encoding: str | None = None
     separator: str | None = None
+    keep: tuple[str, ...] = ()
 
     def check(self, noun: str = "text", *, required: bool = False) -> None:
         """Check the source, before anything slow is loaded.
@@ -135,6 +152,8 @@ class TextSource:
         if self.target_column is not None and (self.file is None or self.targets):
             problem = "--target-column with --target" if self.targets else "--target-column without --file"
             raise Fault("targets from --target or from a column of a file", problem, "remove --target-column")
+        if self.keep and self.file is None:
+            raise Fault("a file whose columns to keep", "--keep without --file", "remove --keep")
         if self.file or self.encoding is not None or self.separator is not None:
             parse_text_format(self.encoding, self.separator)
         if self.file:
@@ -173,6 +192,21 @@ class TextSource:
     def column_names(self) -> list[str]:
         """Names of the file's columns; none without a file."""
         return [] if self.file is None else read_column_names(self.file, self.columns.required(), self.text_format)
+
+    def kept_columns(self) -> list[str]:
+        """Names of the columns to keep, as the file spells them.
+
+        Raises:
+            Fault: if the file lacks one.
+        """
+        names = self.column_names()
+        spelled = [find_column(name, names) for name in self.keep]
+        for name, column in zip(self.keep, spelled, strict=True):
+            if column is None and self.file is not None:
+                raise Fault(
+                    f"a column {name!r} in {self.file.name}", f"the columns {', '.join(names)}", suggest(name, names)
+                )
+        return [column for column in spelled if column is not None]
 
     def count(self) -> int | None:
         """Number of texts for a progress bar; None if unknown. A file is counted only if the bar is visible."""

@@ -8,7 +8,6 @@ from experts.atomic_io import atomic_file, write_json, write_text
 from experts.locks import output_lock, run_lock
 from experts.outputs import check_output_names
 from moe.console import progress_bar
-from moe.extras import require
 from moe.plots.colours import DomainColours
 from moe.plots.curves import LEVELS
 from moe.plots.training import cost_chart, losses_chart, routing_chart, validation_chart, weights_chart
@@ -16,6 +15,7 @@ from moe.report.blocks import ReportFigure, ReportTable, Section, add_run_column
 from moe.report.conclusions import describe_never_predicted
 from moe.report.model_card import format_model_card
 from moe.report.model_tables import model_tables
+from moe.report.pages import render_page
 from moe.report.sections import build_sections
 from moe.report.training import build_training_report, stage_names
 from moe.results.training import LossRow, RunReport, StageRow
@@ -26,7 +26,6 @@ from moe.runs.selection_metric import MACRO_F1, selection_metric_of
 
 PAGE_FILE, JSON_FILE, CARD_FILE = "index.html", "report.json", "card.md"
 COST = "cost"
-TEMPLATES = Path(__file__).parent / "templates"
 ALT_TEXTS = {
     "losses": "each loss by step",
     "learning": "validation metrics by step",
@@ -152,13 +151,9 @@ def _stage_figures(runs: Sequence[RunLogs], name: str, colours: DomainColours) -
 def _render_page(
     runs: Sequence[RunLogs], report: RunReport, figures: Sequence[ReportFigure], sections: Sequence[Section]
 ) -> str:
-    jinja2 = require("jinja2", "report")
-
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     several, colours = len(runs) > 1, DomainColours(runs[0].domains)
-    page: str = engine.get_template("report.html").render(
+    return render_page(
+        "report.html",
         report=report,
         title=" against ".join(run.label for run in runs),
         sections=sections,
@@ -174,7 +169,6 @@ def _render_page(
             for name in stage_names(runs)
         },
     )
-    return page
 
 
 def _stage_table(rows: Sequence[StageRow], several: bool) -> ReportTable:

@@ -22,7 +22,7 @@ IMPORTED_AS = {
     "scikit-learn": "sklearn",
 }
 BROUGHT_BY = {
-    "datasets": {"pyarrow", "fsspec", "numpy", "huggingface_hub"},
+    "datasets": {"pyarrow", "fsspec", "numpy", "pandas", "huggingface_hub"},
     "scikit-learn": {"scipy"},
     "torch": {"jinja2"},
     "transformers": {"tokenizers"},

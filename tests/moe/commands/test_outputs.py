@@ -26,6 +26,7 @@ NAMED_OUTPUTS: dict[Words, tuple[Words, str]] = {
     ("generate",): (("runs/tiny/moe-joint", "--file", "posts.csv"), "answers.jsonl"),
     ("sample",): (("--rows", "60"), "sample/README.md"),
     ("report",): (("runs/tiny",), "page/index.html"),
+    ("signal",): (("answers.csv", "--prices", "prices.csv"), "signal/other.txt"),
     ("export",): (("runs/tiny/moe-joint",), "exported/other.txt"),
     ("expert", "add"): (("runs/tiny/moe-joint", "runs/new/experts/news", "-c", "tiny.yaml"), "larger/other.txt"),
     ("expert", "remove"): (("runs/tiny/moe-joint", "news"), "smaller/other.txt"),

@@ -1,14 +1,17 @@
 """Claims about columns of an input file: predictions never replace them, and carry a prefix where names clash."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Make, write_csv
 from mixtures import random_mixture
 
+from experts.errors import Fault
 from moe.data.formats.readers import read_records
 from moe.data.formats.writers import open_writer
 from moe.inference.bulk.shards import BulkJob, predict_shard, stage_shards
@@ -64,6 +67,19 @@ def test_output_without_clashes_is_unchanged(predictor: TorchPredictor, tmp_path
     (row,) = infer(predictor, source, tmp_path / "out.jsonl")
     (plain,) = predict_rows([{"id": "a", "line": 2, "text": "bank"}], predictor)
     assert row == plain
+
+
+def test_columns_that_are_named_are_kept_with_times_in_iso_format(predictor: TorchPredictor, tmp_path: Path) -> None:
+    source, time = tmp_path / "posts.parquet", datetime(2024, 3, 6, 21, tzinfo=UTC)
+    rows = [{"text": "bank", "ticker": "A", "time": time, "price": 3.0}, {"text": "", "ticker": None, "time": time}]
+    pq.write_table(pa.Table.from_pylist(rows), source)
+    written = infer(predictor, source, tmp_path / "out.jsonl", keep=("Ticker", "time"))
+    assert [(row["ticker"], row["time"]) for row in written] == [("A", time.isoformat()), (None, time.isoformat())]
+    assert "price" not in written[0]
+    with pytest.raises(Fault, match=r"a column 'when' in posts\.parquet"):
+        infer(predictor, source, tmp_path / "out2.jsonl", keep=("when",))
+    with pytest.raises(Fault, match="--keep without --file"):
+        TextSource(texts=("bank",), keep=("time",)).check()
 
 
 def test_error_row_keeps_the_columns_of_the_file(predictor: TorchPredictor, tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""The answers: predictions with a ticker and a time, as `moe infer --keep` writes them, checked row by row."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from experts.errors import Fault
+from moe.data.column_names import find_column
+from moe.data.formats.readers import read_column_names
+from moe.inference.text_io import PREFIX
+from moe.signals.sessions import NO_CLOCK, check_time_zone, parse_times
+from moe.signals.settings import SignalSettings
+from moe.signals.tables import ERROR, LINE, ColumnRequest, read_columns
+
+NO_TICKER, NOT_PREDICTED, LATER = "no ticker", "no prediction", "a time later than now"
+NO_POLARITY, NO_CONFIDENCE = "no polarity from -1 to 1", "no confidence from 0 to 1"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Valid answers, and the lines of the others.
+
+    Args:
+        frame: ticker (category), time (UTC), polarity, confidence, text if the file has texts, and line, by time;
+            equal times in the order of the file.
+        rejected: line and reason of every other row, by line.
+        rows: number of rows that were read.
+        has_confidence: whether the file has a confidence; else all weigh 1.
+    """
+
+    frame: pd.DataFrame
+    rejected: pd.DataFrame
+    rows: int
+    has_confidence: bool
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the file has texts."""
+        return "text" in self.frame
+
+
+def read_answers(path: Path, settings: SignalSettings, now: datetime | None = None) -> Answers:
+    """Read answers and reject rows without a ticker, a readable time, a polarity or a confidence.
+
+    Args:
+        path: parquet, csv or jsonl file.
+        settings: name the columns and the time zone.
+        now: times after it are rejected; the current time by default.
+
+    Raises:
+        Fault: if the file cannot be read or lacks a column, a time has no time zone, or no row is valid.
+    """
+    check_time_zone(settings.time_zone)
+    frame = read_columns(path, _request(path, settings))
+    reasons = pd.Series(None, index=frame.index, dtype=object)
+
+    def reject(mask: pd.Series, reason: str) -> None:
+        reasons[mask & reasons.isna()] = reason
+
+    reject(frame[ERROR].notna(), NOT_PREDICTED)
+    tickers = frame["ticker"].where(frame["ticker"].isna(), frame["ticker"].astype(str).str.strip())
+    reject(tickers.isna() | (tickers == ""), NO_TICKER)
+    times, problems = parse_times(frame["time"], settings.time_zone)
+    reasons = reasons.where(reasons.notna(), problems)
+    reject(times > pd.Timestamp(now or datetime.now(UTC)), LATER)
+    polarity = _numbers(frame["polarity"])
+    reject(~polarity.between(-1, 1), NO_POLARITY)
+    has_confidence = "confidence" in frame
+    confidence = _numbers(frame["confidence"]) if has_confidence else pd.Series(1.0, index=frame.index)
+    reject(~confidence.between(0, 1), NO_CONFIDENCE)
+    valid = reasons.isna()
+    rejected = pd.DataFrame({LINE: frame[LINE][~valid], "reason": reasons[~valid].astype(str)})
+    if not valid.any():
+        raise _no_valid_row(path, rejected)
+    columns = {
+        "ticker": tickers[valid].astype("category"),
+        "time": times[valid],
+        "polarity": polarity[valid],
+        "confidence": confidence[valid],
+        LINE: frame[LINE][valid],
+    }
+    if "text" in frame:
+        columns["text"] = frame["text"][valid].fillna("").astype(str)
+    ordered = pd.DataFrame(columns).sort_values("time", kind="stable", ignore_index=True)
+    return Answers(ordered, rejected.reset_index(drop=True), len(frame), has_confidence)
+
+
+def _request(path: Path, settings: SignalSettings) -> ColumnRequest:
+    """The columns; `moe infer` writes `predicted_polarity` if its input had a column `polarity` itself."""
+    known, names = read_column_names(path), settings.answers.model_dump()
+    for field in ("polarity", "confidence"):
+        if names[field] == field and (renamed := find_column(PREFIX + field, known)) is not None:
+            names[field] = renamed
+    return ColumnRequest(names, frozenset({"text", "confidence"}), "answers")
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    return pd.to_numeric(values, errors="coerce").astype(float)
+
+
+def _no_valid_row(path: Path, rejected: pd.DataFrame) -> Fault:
+    first, counts = rejected.iloc[0], rejected["reason"].value_counts()
+    remedy = "correct the file, or name other columns with --set answers.NAME=COLUMN"
+    if counts.index[0] == NO_CLOCK:
+        remedy = "add the time of day: a date alone does not show whether a text came before the close"
+    return Fault(
+        f"answers with a ticker, a time, a polarity and a confidence in {path}",
+        f"{len(rejected):,} rows without one, the first in line {first[LINE]}: {first['reason']}",
+        remedy,
+    )
