@@ -75,15 +75,18 @@ class LabelClassifier:
 def word_vectors(texts: Sequence[str], targets: Sequence[str | None]) -> csr_matrix:
     """Return the TF-IDF of the words and pairs of words of texts (N, V): of a text with a target, those around it.
 
-    The weights depend on all texts, but on no label.
+    Words of a single text are left out, since another text's label says nothing about them. The weights depend on all
+    texts, but on no label.
     """
     windows = [
         text if target is None else target_window(text, target) for text, target in zip(texts, targets, strict=True)
     ]
-    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN_PATTERN, dtype=np.float32)
+    vectors = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=TOKEN_PATTERN, dtype=np.float32
+    )
     try:
         return csr_matrix(vectors.fit_transform(windows))
-    except ValueError:  # no text has a word
+    except ValueError:  # no two texts share a word
         return csr_matrix((len(texts), 1), dtype=np.float32)
 
 
