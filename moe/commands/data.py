@@ -185,7 +185,7 @@ def suspects_(
     "next",
     epilog=examples(
         "moe data next posts.csv --model ready --most 200 --out to_label.csv",
-        "moe data next posts.csv --model runs/demo --by diversity --out tasks.json",
+        "moe data next posts.csv --model runs/demo --by uncertainty --out tasks.json",
     ),
 )
 def next_(
@@ -198,7 +198,7 @@ def next_(
     by: Annotated[
         str,
         typer.Option("--by", help="What chooses the rows: uncertainty, disagreement, diversity, mixed or random."),
-    ] = "uncertainty",
+    ] = "diversity",
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Random seed of --by.")] = 13,
     features: FeaturesOption = "auto",
     text_column: TextColumnOption = "text",

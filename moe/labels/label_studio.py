@@ -127,8 +127,8 @@ def read_annotations(path: Path, control: str = CONTROL) -> Annotations:
         raise Fault(f"an export of Label Studio at {path}", "no such file", "correct the path")
     tasks = read_json(path)
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
-        found = "an empty list" if tasks == [] else "other JSON"
-        raise Fault(f"a list of tasks in {path}", found, "export the project from Label Studio as JSON or JSON-MIN")
+        content = "an empty list" if tasks == [] else "other JSON"
+        raise Fault(f"a list of tasks in {path}", content, "export the project from Label Studio as JSON or JSON-MIN")
     votes: dict[tuple[str, str | None], _Votes] = {}
     for number, task in enumerate(tasks, 1):
         where = f"task {number} of {path}"
@@ -194,8 +194,8 @@ def _single(choices: object, where: str) -> str:
         Fault: if there are none or several.
     """
     if not isinstance(choices, list) or len(choices) != 1 or is_blank(choices[0]):
-        found = f"{len(choices)} choices" if isinstance(choices, list) else "no list of choices"
-        raise Fault(f"one choice in each annotation of {where}", found, 'set choice="single" in the interface')
+        content = f"{len(choices)} choices" if isinstance(choices, list) else "no list of choices"
+        raise Fault(f"one choice in each annotation of {where}", content, 'set choice="single" in the interface')
     return label_name(choices[0])
 
 

@@ -65,8 +65,8 @@ def check_folds(labels: np.ndarray, texts: Sequence[str], names: Labels, folds: 
     first = np.unique(number_texts(texts), return_index=True)[1] if len(texts) else np.zeros(0, dtype=int)  # (U,)
     counts = {names[code]: int((labels[first] == code).sum()) for code in np.unique(labels)}
     if len(counts) < 2:
-        found = f"only {next(iter(counts))}" if counts else "no labelled row"
-        raise Fault("rows of at least two labels", found, "add rows of another label")
+        present = f"only {next(iter(counts))}" if counts else "no labelled row"
+        raise Fault("rows of at least two labels", present, "add rows of another label")
     name, count = min(counts.items(), key=lambda item: item[1])
     if count < folds:
         remedy = f"lower --folds to {count}, or add" if count >= 2 else "add"

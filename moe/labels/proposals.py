@@ -102,7 +102,7 @@ def propose_rows(
         predictor.check(task, None, source.has_target)
         column = column.for_model(predictor.spec, task)
         rows, known = column.select(fresh), column.select(column.labelled)
-        labels, judged = _judge(predictor, ref, rows, known, task, features, quiet)
+        labels, scored = _score_rows(predictor, ref, rows, known, task, features, quiet)
         experts = (
             expert_probabilities(predictor, rows.texts, rows.targets, task=task, quiet=quiet)
             if by == "disagreement"
@@ -111,8 +111,8 @@ def propose_rows(
         order, scores = select(
             by,
             most,
-            states=judged.states,
-            probabilities=judged.probabilities,
+            states=scored.states,
+            probabilities=scored.probabilities,
             expert_probabilities=experts,
             seed=seed,
         )
@@ -124,8 +124,8 @@ def propose_rows(
                 text=rows.texts[i],
                 target=rows.targets[i],
                 label=None,
-                suggested=judged.answers[i],
-                probability=round(float(judged.probabilities[i].max()), _DIGITS),
+                suggested=scored.answers[i],
+                probability=round(float(scored.probabilities[i].max()), _DIGITS),
                 score=round(float(scores[i]), _DIGITS),
             )
             for rank, i in enumerate(order.tolist(), 1)
@@ -136,7 +136,7 @@ def propose_rows(
         file=str(source.file),
         model=str(ref.folder),
         by=by,
-        probabilities="labelled rows" if judged.fitted else "model",
+        probabilities="labelled rows" if scored.fitted else "model",
         unlabelled=unlabelled,
         labelled=len(known),
         repeated=unlabelled - len(rows),
@@ -146,7 +146,7 @@ def propose_rows(
 
 
 @dataclass(frozen=True)
-class _JudgedTexts:
+class _ScoredTexts:
     """Pooled states (N, D), probabilities (N, K) and answers of N texts, and whether a fitted classifier gave them."""
 
     states: np.ndarray
@@ -176,7 +176,7 @@ def _unlabelled_texts(column: LabelColumn) -> np.ndarray:
     return fresh
 
 
-def _judge(
+def _score_rows(
     predictor: TorchPredictor,
     ref: ModelRef,
     rows: LabelColumn,
@@ -184,7 +184,7 @@ def _judge(
     task: str | None,
     features: FeatureChoice,
     quiet: bool,
-) -> tuple[Labels, _JudgedTexts]:
+) -> tuple[Labels, _ScoredTexts]:
     """The labels that a person may choose, and the probabilities of the rows: by the labelled rows if they suffice."""
     labels = label_set(predictor.spec, task, known.labels)
     codes = known.codes(labels)  # (n,)
@@ -197,14 +197,14 @@ def _judge(
         assert computed.probabilities is not None
         if task is None and not known.labels:
             labels = predictor.spec.labels
-        return labels, _JudgedTexts(computed.states, computed.probabilities, computed.answers, fitted=False)
+        return labels, _ScoredTexts(computed.states, computed.probabilities, computed.answers, fitted=False)
     computed = compute_features(predictor, texts, targets, source=source, quiet=quiet)
     inputs = ClassifierInputs(computed.inputs, word_vectors(texts, targets))
     unlabelled, labelled = np.split(np.arange(len(texts)), [len(rows)])
     classifier = fit_classifier(inputs.select(labelled), codes)
     probabilities = classifier.predict(inputs.select(unlabelled))
     answers = [labels[code] for code in classifier.classes[probabilities.argmax(1)]]
-    return labels, _JudgedTexts(computed.states[unlabelled], probabilities, answers, fitted=True)
+    return labels, _ScoredTexts(computed.states[unlabelled], probabilities, answers, fitted=True)
 
 
 def proposals_view(report: ProposalReport) -> RenderableType:

@@ -126,14 +126,14 @@ def read_label_column(source: TextSource, label: str, *, needs_label: bool = Fal
     return LabelColumn(file, lines, ids, texts, targets, labels, dict(rejected))
 
 
-def label_set(spec: InferenceSpec, task: str | None, found: Sequence[str | None]) -> Labels:
+def label_set(spec: InferenceSpec, task: str | None, values: Sequence[str | None]) -> Labels:
     """Return the labels that a file's labels are among: those of a task, or of the first task that has all of them.
 
     Without any such task, it is the one with most of them, whose labels a fault then lists.
 
     Args:
         task: name of the task.
-        found: labels of the file.
+        values: labels of the file.
 
     Raises:
         Fault: if the model has no such task.
@@ -142,7 +142,7 @@ def label_set(spec: InferenceSpec, task: str | None, found: Sequence[str | None]
         if task not in spec.tasks:
             raise Fault(f"one of the tasks {', '.join(spec.tasks)}", repr(task), suggest(task, spec.tasks))
         return spec.tasks[task].labels
-    names = {label for label in found if label is not None}
+    names = {label for label in values if label is not None}
 
     def matching(labels: Labels) -> int:
         return sum(find_label(name, labels) is not None for name in names)

@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 from experts.errors import Fault
 
 Strategy = Literal["uncertainty", "disagreement", "diversity", "mixed", "random"]
-DEFAULT: Strategy = "uncertainty"
+DEFAULT: Strategy = "diversity"
 _POOL_FACTOR = 5
 """Most uncertain texts that `mixed` chooses among, for each text that it chooses."""
 _STEPS = 50

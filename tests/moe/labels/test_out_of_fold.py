@@ -30,7 +30,7 @@ def test_probabilities_find_the_label_that_a_flipped_row_should_have() -> None:
     assert (probabilities.argmax(1) == labels).mean() > 0.9
 
 
-def test_rows_are_never_judged_by_a_fit_on_their_own_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_never_predicted_by_a_fit_on_their_own_text(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, labels, _ = separable(40)
     texts = [f"Text {i // 4}" if i % 2 else f"text  {i // 4}" for i in range(40)]  # alike but for case and spaces
     labels = (np.arange(40) // 4) % 2

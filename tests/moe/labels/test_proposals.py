@@ -43,7 +43,7 @@ def test_proposals_are_unlabelled_texts_each_once(mixture: ModelRef, tmp_path: P
 
 
 def test_proposals_without_labelled_rows_are_by_the_model_and_best_first(mixture: ModelRef, tmp_path: Path) -> None:
-    report = propose_rows(source(tmp_path, labelled=0), mixture, most=7)
+    report = propose_rows(source(tmp_path, labelled=0), mixture, most=7, by="uncertainty")
     assert report.probabilities == "model"
     scores = [row.score for row in report.proposals]
     assert len(scores) == 7

@@ -63,10 +63,10 @@ def test_label_column_is_required_only_where_labels_are_checked(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("content", "found"), [("text,label\n", "none"), ("text,label\n,good\n", r"missing text \(1\)")]
+    ("content", "reason"), [("text,label\n", "none"), ("text,label\n,good\n", r"missing text \(1\)")]
 )
-def test_label_column_of_a_file_without_texts_is_refused(tmp_path: Path, content: str, found: str) -> None:
-    with pytest.raises(Fault, match=f"rows with a text.*{found}"):
+def test_label_column_of_a_file_without_texts_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+    with pytest.raises(Fault, match=f"rows with a text.*{reason}"):
         read_label_column(source(tmp_path, content), "label")
 
 

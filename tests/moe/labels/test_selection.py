@@ -16,8 +16,8 @@ def test_uncertainty_is_one_minus_the_margin_of_the_two_first_labels() -> None:
 
 
 def test_disagreement_is_zero_for_equal_experts_and_log_2_for_opposite_ones() -> None:
-    one, other = [1.0, 0.0], [0.0, 1.0]
-    assert disagreement(np.array([[one, one], [one, other]])) == pytest.approx([0.0, np.log(2)], abs=1e-9)
+    sure, opposite = [1.0, 0.0], [0.0, 1.0]
+    assert disagreement(np.array([[sure, sure], [sure, opposite]])) == pytest.approx([0.0, np.log(2)], abs=1e-9)
 
 
 def test_diverse_texts_are_one_of_each_cluster_the_largest_first() -> None:

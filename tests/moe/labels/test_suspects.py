@@ -76,7 +76,7 @@ def test_suspects_are_reported_and_written_and_the_file_is_unchanged(
     assert fewer.suspects == report.suspects[:1]
 
 
-def test_texts_that_trained_the_model_are_judged_by_the_backbone(
+def test_texts_that_trained_the_model_use_features_of_the_backbone(
     work: Workspace, mixture: ModelRef, file: Path
 ) -> None:
     work.rows("train")  # prepares the run's rows, as training does
