@@ -1,6 +1,6 @@
 """Learning curves of active learning: which texts to label next, beside labelling at random.
 
-Run: `python benchmarks/labelling.py FOLDER`, with fpb.csv and twitter_fin_news.csv in FOLDER. For each data set and
+Run: `python benchmarks/labelling.py FOLDER`, with fpb.csv and stockemotions.csv in FOLDER. For each data set and
 seed, 30 % of the texts are for testing. Each strategy of `moe data next` labels the other texts in rounds: the first
 round chooses by the ready mixture, which has trained on neither file, and the later ones by a classifier of frozen
 features and words that is fitted on all texts labelled so far, as the command does. Reported: macro-F1 of that
@@ -32,7 +32,7 @@ from moe.runs.model_ref import resolve
 
 SEEDS = (13, 42, 87)
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-FILES = ("fpb", "twitter_fin_news")
+FILES = ("fpb", "stockemotions")
 TEST_SHARE = 0.3
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--by", nargs="*", choices=STRATEGIES, default=STRATEGIES, help="strategies")
     parser.add_argument("--batch", type=int, default=100, help="texts labelled in a round")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--set", dest="sets", action="append", default=[], help="backbone.KEY=VALUE of the model")
     args = parser.parse_args()
     results = args.out / "curves.jsonl"
