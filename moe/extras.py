@@ -6,12 +6,15 @@ from typing import Any, Literal
 
 from experts.errors import Fault
 
-Extra = Literal["augment", "balance", "explain", "export", "report", "serve", "signals", "sweep", "tensorboard"]
+Extra = Literal[
+    "augment", "balance", "explain", "export", "labels", "report", "serve", "signals", "sweep", "tensorboard"
+]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "augment": ("openai",),
     "balance": ("torchjd",),
     "explain": ("captum",),
     "export": ("onnxscript",),
+    "labels": ("cleanlab",),
     "report": ("matplotlib", "jinja2"),
     "serve": ("fastapi", "uvicorn", "h11", "prometheus_client", "markdown_it"),
     "signals": ("exchange_calendars", "statsmodels", "matplotlib", "jinja2"),

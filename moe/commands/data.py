@@ -1,4 +1,4 @@
-"""Data commands: inspect a file, augment training data."""
+"""Data commands: inspect a file, augment training data, check labels and choose what to label."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from moe.commands.options import (
+    DEFAULT_MODEL_HELP,
+    BatchTokensOption,
     ConfigOption,
     EncodingOption,
     JsonOption,
+    OverwriteFileOption,
     OverwriteOption,
     RenamedCommand,
     RenamedOptions,
@@ -17,14 +20,31 @@ from moe.commands.options import (
     RunOption,
     SeparatorOption,
     SetOption,
+    SpreadsheetOption,
+    TextColumnOption,
     examples,
     open_workspace,
     print_view,
 )
 
 app = typer.Typer()
-data_app = typer.Typer(help="Inspect and augment data before training.", no_args_is_help=True)
+data_app = typer.Typer(help="Inspect, augment and label data before training.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+ModelOption = Annotated[Path | None, typer.Option("--model", "-m", help=DEFAULT_MODEL_HELP)]
+LabelColumnOption = Annotated[str, typer.Option("--label-column", help="Label column of the file.")]
+FeaturesOption = Annotated[
+    str,
+    typer.Option(
+        "--features",
+        help="mixture reads the model's states and probabilities, backbone only states without experts; auto is "
+        "mixture, unless labelled texts of the file trained the model.",
+    ),
+]
+ReviewOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Output file: .csv, .jsonl or .parquet, or .json with tasks for Label Studio."),
+]
 
 
 @data_app.command(
@@ -108,3 +128,128 @@ def augment_(
     endpoint = endpoint_from_options(base_url, model, key_env, dry_run, local)
     report = augment(work, names, endpoint, overwrite, resume, bool(local)) if endpoint else preview(work, names)
     print_view(report, augment_view, json_)
+
+
+@data_app.command(
+    "suspects",
+    epilog=examples(
+        "moe data suspects posts.csv --model ready",
+        "moe data suspects posts.csv --model runs/demo --most 100 --out suspects.csv",
+    ),
+)
+def suspects_(
+    file: Annotated[Path, typer.Argument(help="Labelled file (csv, jsonl, parquet) or `datasets` folder.")],
+    model: ModelOption = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Task of the labels; default: the model's first one with them.")
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option("--most", min=1, max=10**9, help="Most rows to list; default: all suspects.")
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, max=1000, help="Folds of the out-of-fold probabilities.")] = 5,
+    features: FeaturesOption = "auto",
+    text_column: TextColumnOption = "text",
+    label_column: LabelColumnOption = "label",
+    encoding: EncodingOption = None,
+    separator: SeparatorOption = None,
+    out: ReviewOption = None,
+    spreadsheet: SpreadsheetOption = False,
+    overwrite: OverwriteFileOption = False,
+    tokens: BatchTokensOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """List the rows of a file that are probably mislabelled, with the label that they would have; by cleanlab."""
+    from moe.inference.load import LoadOptions
+    from moe.inference.text_io import OutputTarget, TextSource
+    from moe.labels.features import check_features
+    from moe.labels.suspects import find_suspects, suspects_view
+    from moe.runs.model_ref import resolve
+
+    report = find_suspects(
+        TextSource(file=file, text_column=text_column, encoding=encoding, separator=separator),
+        resolve(model),
+        OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite),
+        label_column=label_column,
+        task=task,
+        features=check_features(features),
+        folds=folds,
+        most=most,
+        options=LoadOptions(sets=tuple(sets or ()), batch_tokens=tokens),
+        quiet=False,
+    )
+    print_view(report, suspects_view, json_)
+
+
+@data_app.command(
+    "next",
+    epilog=examples(
+        "moe data next posts.csv --model ready --most 200 --out to_label.csv",
+        "moe data next posts.csv --model runs/demo --by uncertainty --out tasks.json",
+    ),
+)
+def next_(
+    file: Annotated[Path, typer.Argument(help="File with unlabelled rows (csv, jsonl, parquet, txt).")],
+    model: ModelOption = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Task to label; default: that of each text's most probable domain.")
+    ] = None,
+    most: Annotated[int, typer.Option("--most", min=1, max=10**5, help="Most rows to choose.")] = 200,
+    by: Annotated[
+        str,
+        typer.Option("--by", help="What chooses the rows: uncertainty, disagreement, diversity, mixed or random."),
+    ] = "diversity",
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Random seed of --by.")] = 13,
+    features: FeaturesOption = "auto",
+    text_column: TextColumnOption = "text",
+    label_column: LabelColumnOption = "label",
+    encoding: EncodingOption = None,
+    separator: SeparatorOption = None,
+    out: ReviewOption = None,
+    spreadsheet: SpreadsheetOption = False,
+    overwrite: OverwriteFileOption = False,
+    tokens: BatchTokensOption = None,
+    sets: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Choose the unlabelled rows of a file to label next; rows with a label say what the others can still teach."""
+    from moe.inference.load import LoadOptions
+    from moe.inference.text_io import OutputTarget, TextSource
+    from moe.labels.features import check_features
+    from moe.labels.proposals import proposals_view, propose_rows
+    from moe.labels.selection import check_strategy
+    from moe.runs.model_ref import resolve
+
+    report = propose_rows(
+        TextSource(file=file, text_column=text_column, encoding=encoding, separator=separator),
+        resolve(model),
+        OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite),
+        most=most,
+        by=check_strategy(by),
+        label_column=label_column,
+        task=task,
+        features=check_features(features),
+        seed=seed,
+        options=LoadOptions(sets=tuple(sets or ()), batch_tokens=tokens),
+        quiet=False,
+    )
+    print_view(report, proposals_view, json_)
+
+
+@data_app.command("from-label-studio", epilog=examples("moe data from-label-studio export.json --out rows.csv"))
+def from_label_studio_(
+    export: Annotated[Path, typer.Argument(help="Export of Label Studio, JSON or JSON-MIN.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output file (.csv, .jsonl, .parquet) of labelled rows.")],
+    choices: Annotated[
+        str, typer.Option("--choices", help="Name of the choices in the labelling interface.")
+    ] = "label",
+    spreadsheet: SpreadsheetOption = False,
+    overwrite: OverwriteFileOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Turn an export of Label Studio into a labelled file, with the ids of the rows that were exported."""
+    from moe.inference.text_io import OutputTarget
+    from moe.labels.review_file import annotations_view, convert_annotations
+
+    target = OutputTarget(out, spreadsheet=spreadsheet, overwrite=overwrite)
+    print_view(convert_annotations(export, target, choices), annotations_view, json_)

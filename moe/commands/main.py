@@ -103,7 +103,7 @@ OVERVIEW: dict[str, tuple[str, str]] = {
         "Export a model: PEFT adapters, merged weights, its graph, ONNX, OpenVINO, or a folder for the hub.",
     ),
     "augment": ("data", ""),
-    "data": ("data", "Inspect and augment data before training."),
+    "data": ("data", "Inspect, augment and label data before training."),
 }
 """By command its module in `moe.commands` and the first paragraph of its help; a hidden command has none."""
 MARKUP: Final = "markdown"

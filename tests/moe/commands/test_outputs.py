@@ -24,6 +24,9 @@ NAMED_OUTPUTS: dict[Words, tuple[Words, str]] = {
     ("infer",): (("--file", "posts.csv"), "answers.csv"),
     ("explain",): (("--file", "posts.csv"), "words.csv"),
     ("generate",): (("runs/tiny/moe-joint", "--file", "posts.csv"), "answers.jsonl"),
+    ("data", "suspects"): (("posts.csv", "--model", "runs/tiny/moe-joint"), "suspects.csv"),
+    ("data", "next"): (("posts.csv", "--model", "runs/tiny/moe-joint"), "tasks.json"),
+    ("data", "from-label-studio"): (("posts.csv",), "rows.csv"),
     ("sample",): (("--rows", "60"), "sample/README.md"),
     ("report",): (("runs/tiny",), "page/index.html"),
     ("signal",): (("answers.csv", "--prices", "prices.csv"), "signal/other.txt"),
@@ -50,7 +53,8 @@ RUN_FOLDERS: dict[Words, Words] = {
     ("data", "augment"): ("--all", "--dry-run"),
 }
 """Commands with the run folder `--run`, with their other arguments."""
-FILES: set[Words] = {("infer",), ("explain",), ("generate",)}
+DATA_FILES: tuple[Words, ...] = (("data", "suspects"), ("data", "next"), ("data", "from-label-studio"))
+FILES: set[Words] = {("infer",), ("explain",), ("generate",), *DATA_FILES}
 """Commands whose output is a file, `--out`; that of the others is a folder, `--out-dir`."""
 RESUMED: dict[Words, Words] = {("sweep",): ("tiny.yaml", "--over", "lora.r=2,4")}
 """Commands that go on with what an earlier call has written."""
