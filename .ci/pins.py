@@ -43,6 +43,9 @@ TROVE = {
 }
 """SPDX identifiers of the classifiers of licences."""
 STATED = {
+    "cleanlab": "Apache-2.0",
+    "cuda-bindings": "Apache-2.0",
+    "cuda-pathfinder": "Apache-2.0",
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
     "nvidia-nvtx": "Apache-2.0",
     "protobuf": "BSD-3-Clause",

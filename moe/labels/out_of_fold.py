@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 from experts.domain import Labels
 from experts.errors import Fault
 from moe.console import progress_bar
-from moe.data.splits import number_texts
+from moe.data.splitting.splits import number_texts
 from moe.labels.classifier import ClassifierInputs, fit_classifier
 
 FOLDS = 5

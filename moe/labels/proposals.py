@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from experts.domain import Labels
 from experts.errors import Fault
-from moe.data.splits import number_texts
+from moe.data.splitting.splits import number_texts
 from moe.inference.load import LoadOptions, load_torch
 from moe.inference.text_io import OutputTarget, TextSource
 from moe.inference.torch_predictor import TorchPredictor

@@ -7,7 +7,7 @@ import numpy as np
 from experts.errors import Fault
 from experts.reused import read_sealed_json
 from moe.data.prepare import load_prepared
-from moe.data.splits import text_digest
+from moe.data.splitting.splits import text_digest
 from moe.data.task_reports import PREPARED
 from moe.runs.layout import DATA
 from moe.runs.model_ref import ModelRef
