@@ -33,7 +33,7 @@ def format_parameter(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         name = f"`{parameter.name.upper()}{'…' if parameter.nargs == -1 else ''}`"
     else:
-        name = ", ".join(f"`{spelling}`" for spelling in parameter.opts)
+        name = ", ".join(f"`{spelling}`" for spelling in (*parameter.opts, *parameter.secondary_opts))
     return f"| {name} | {parameter.help} |"
 
 

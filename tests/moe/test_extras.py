@@ -16,6 +16,7 @@ from moe.extras import PACKAGES, check_extra, require
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMPORTED_AS = {
+    "exchange-calendars": "exchange_calendars",
     "markdown-it-py": "markdown_it",
     "prometheus-client": "prometheus_client",
     "pyyaml": "yaml",
