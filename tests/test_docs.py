@@ -91,7 +91,7 @@ SHOWN = [(path, words) for path in PAGES for words in moe_commands(path)]
 def test_pages_show_only_existing_commands_and_options(path: Path, words: list[str]) -> None:
     command, left = resolve(words)
     assert command is not GROUP or left[0].startswith("--"), f"no such command: {left[0]}"
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
     used = {word.split("=")[0] for word in left if re.match(r"--?[a-z]", word)}
     assert used <= known
 
