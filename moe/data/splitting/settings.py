@@ -97,7 +97,8 @@ class SplitSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check_time(self) -> Self:
-        given = [name for name in ("validation_from", "test_from", "embargo") if name in self.model_fields_set]
+        changed = [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
+        given = [name for name in ("validation_from", "test_from", "embargo") if name in changed]
         if given and self.by is None:
             where = "write it inside walk_forward" if self.walk_forward is not None else f"remove {given[0]}"
             raise ValueError(f"{given[0]} is for `by: time`; add that, or {where}")
@@ -107,7 +108,7 @@ class SplitSettings(BaseModel):
             raise ValueError('by time needs test_from, the first time of test rows, such as "2024-01-01"')
         if self.by_time and (self.folds is not None or self.by_text or self.validation_as_test):
             raise ValueError("a split by time cannot have folds, by_text or validation_as_test; remove them")
-        if self.by_time and "ratios" in self.model_fields_set:
+        if self.by_time and "ratios" in changed:
             raise ValueError("a split by time has no ratios; remove them")
         first, last = self.validation_from, self.test_from
         if first is not None and last is not None and first.replace(tzinfo=None) >= last.replace(tzinfo=None):

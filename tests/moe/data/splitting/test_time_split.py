@@ -170,3 +170,11 @@ def test_split_by_time_needs_the_column_of_times() -> None:
         TaskSettings.model_validate({"labels": ["a", "b"], "split": BY_TIME})
     with pytest.raises(ValidationError, match=r"set columns\.time"):
         TaskSettings.model_validate({"labels": ["a", "b"], "time": {"zone": "Asia/Tokyo"}})
+
+
+@pytest.mark.parametrize(
+    "split", [{}, BY_TIME | {"embargo": "1d"}, {"walk_forward": {"folds": 2, "train": "1y", "test": "1m"}, "fold": 1}]
+)
+def test_settings_survive_their_own_dump(split: dict[str, Any]) -> None:
+    task = TaskSettings.model_validate({"labels": ["a", "b"], "columns": {"time": "published"}, "split": split})
+    assert TaskSettings.model_validate(task.model_dump(mode="json")) == task
