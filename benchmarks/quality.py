@@ -86,11 +86,16 @@ def main() -> None:
 
 def remove_row_limits(config: Path) -> list[str]:
     """Return overrides that use every training row of a config's files."""
-    domains = load_run(config).domains
+    return limit_rows(config, max_train_rows=None)
+
+
+def limit_rows(config: Path, **limits: int | None) -> list[str]:
+    """Return overrides that limit the rows of every task of a config, by the name of the setting; None is no limit."""
     return [
-        f"domains.{name}.tasks.{task}.max_train_rows=null" if domain.tasks else f"domains.{name}.max_train_rows=null"
-        for name, domain in domains.items()
+        f"domains.{name}{f'.tasks.{task}' if domain.tasks else ''}.{key}={'null' if most is None else most}"
+        for name, domain in load_run(config).domains.items()
         for task in domain.tasks or (name,)
+        for key, most in limits.items()
     ]
 
 

@@ -70,8 +70,8 @@ class SplitSettings(BaseModel):
     test_from: datetime | None = Field(None, description="with by time: first time of test rows")
     embargo: Period = Field(
         "0d",
-        description="with by time: rows this long before the first validation or test row's time are left out, since "
-        "their news may not be over then: 12h, 1d, 2w or 1m",
+        description="with by time: length of the gap before the first validation and the first test time, whose rows "
+        "are left out: 12h, 1d, 2w or 1m",
     )
     walk_forward: WalkForward | None = Field(None, description="folds in time; `fold` is the one to use")
 
