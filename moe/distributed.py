@@ -1,10 +1,12 @@
 """Collectives for training in several processes, on accelerate's state; each is a no-op where there is one process."""
 
+import atexit
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import torch
@@ -41,11 +43,15 @@ def init_process_group() -> None:
         _state()
 
 
+@cache
 def _state() -> "PartialState":
     """State of this process in its group, which is initialized on first use; the training loop has the same one."""
     from accelerate import PartialState  # slow to import, and needed only with several processes
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    # A thread of the group that still runs while the interpreter shuts down can abort the process (SIGABRT).
+    atexit.register(state.destroy_process_group)
+    return state
 
 
 def barrier() -> None:

@@ -4,6 +4,7 @@ Also a script for torchrun: `distributed.py MODE FOLDER BATCH` with mode `train`
 is the number of rows of a micro-batch.
 """
 
+import atexit
 import json
 import sys
 from contextlib import suppress
@@ -143,6 +144,8 @@ def run_collectives(folder: Path, _: int) -> None:
     """Run every collective in this and another process, and compare the results with what both should have."""
     rank = distributed.rank()
     assert distributed.world_size() == 2
+    # Registered before the group exists, so that it runs after what the group registers.
+    atexit.register(lambda: print(f"rank {rank} destroyed its group: {not torch.distributed.is_initialized()}"))
     assert distributed.all_reduce_max(rank + 3) == 4
     assert distributed.broadcast_object({"rank": rank, "value": [1.5, None]}) == {"rank": 0, "value": [1.5, None]}
     assert distributed.broadcast_from_main(distributed.world_size) == 1, "rank 0 runs it without waiting for others"

@@ -116,9 +116,10 @@ def test_fault_in_several_processes_is_printed_once_and_ends_all(arguments: tupl
     assert output.count(f"moe: Expected {fault}") == 1
 
 
-def test_collectives_give_two_processes_the_same_results(tmp_path: Path) -> None:
+def test_collectives_give_two_processes_the_same_results_and_the_group_is_destroyed(tmp_path: Path) -> None:
     output = torchrun(str(TESTS / "distributed.py"), "collectives", str(tmp_path), "1")
     assert output.count("has the right results") == 2
+    assert output.count("destroyed its group: True") == 2
 
 
 def test_sampler_splits_every_step_over_processes_and_repeats_no_row() -> None:
