@@ -3,7 +3,8 @@
 Run: `python benchmarks/startup.py [--model FOLDER] [--rounds N] [--texts N] [--cold] [--json FILE]`. Results are
 medians of wall time in seconds, and texts per second on `--texts` synthetic texts. Each round is a fresh process.
 Without a model folder, an untrained mixture on the shipped backbone is written to a temporary folder, with its graph.
-`--cold` also measures with an empty page cache, which slows everything else on the machine down for a while.
+`--cold` also measures with an empty page cache, which slows everything else on the machine down for a while. At the end
+it prints how much of the PyTorch path's start each package's import takes.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +24,8 @@ from rich.table import Table
 
 TEXT = "Profit fell less than feared."
 MOE = (sys.executable, "-m", "moe")
+MIN_IMPORT = 0.05
+"""Seconds of import below which a package is not listed."""
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 PIPELINE = f"""
 import sys
@@ -64,6 +67,19 @@ def time_processes(command: Sequence[str], rounds: int, cold: bool = False) -> f
         run(command)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds if cold else seconds[1:])
+
+
+def import_seconds(command: Sequence[str]) -> dict[str, float]:
+    """Return the seconds that a process spends in importing each top-level package, without what those import."""
+    traced = [command[0], "-X", "importtime", *command[1:]]
+    lines = subprocess.run(traced, check=True, capture_output=True, text=True).stderr.splitlines()
+    seconds: dict[str, float] = {}
+    for line in lines:
+        own, _, name = line.removeprefix("import time:").split("|") if line.count("|") == 2 else ("", "", "")
+        if own.strip().isdigit():
+            package = name.strip().partition(".")[0]
+            seconds[package] = seconds.get(package, 0.0) + int(own) / 1e6
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
 
 def drop_caches() -> None:
@@ -129,6 +145,16 @@ def measure_processes(model: Path, classifier: Path, rounds: int, cold: bool) ->
     return seconds
 
 
+def print_imports(seconds: Mapping[str, float]) -> None:
+    """Print the import time of the packages that take longest, and of all others together."""
+    table = Table("moe infer, PyTorch: imports of", "seconds")
+    for package, value in seconds.items():
+        if value >= MIN_IMPORT:
+            table.add_row(package, f"{value:.2f}")
+    table.add_row("all others", f"{sum(value for value in seconds.values() if value < MIN_IMPORT):.2f}")
+    Console(width=100).print(table)
+
+
 def measure_throughput(model: Path, texts: int) -> dict[str, float]:
     """Return texts per second of each runtime, without loading."""
     kinds = {
@@ -159,10 +185,12 @@ def main() -> None:
         model = args.model or write_untrained(folder)
         results = measure_processes(model, write_classifier(folder), args.rounds, args.cold)
         results |= measure_throughput(model, args.texts)
+        imports = import_seconds((*MOE, "infer", TEXT, "--model", str(model), "--runtime", "torch"))
     table = Table("", "median")
     for part, value in results.items():
         table.add_row(part, f"{value:.2f}" if value < 100 else f"{value:.0f}")
     Console(width=100).print(table)
+    print_imports(imports)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2), encoding="utf-8")
 

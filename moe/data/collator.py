@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from experts.domain import LabelSpace
-from moe.data.distilled.soft_labels import TEACHER, TEACHER_SCORE
+from moe.data.distilled.columns import TEACHER, TEACHER_SCORE
 from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit, window_overlap
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Batch = dict[str, Tensor]
 Collate = Callable[[Sequence[Mapping[str, Any]]], Batch]
@@ -103,8 +105,8 @@ def encode_windows(
 
 
 def split_into_windows(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, max_length: int, windows: int
-) -> Dataset:
+    rows: "Dataset", tokenizer: PreTrainedTokenizerBase, template: str, max_length: int, windows: int
+) -> "Dataset":
     """Return training rows in which each window of a long text is a row of its own, with the text's label and score.
 
     Args:
@@ -124,6 +126,8 @@ def split_into_windows(
     ]
     columns = rows.select([row for row, own in enumerate(parts) for _ in own]).to_dict()
     columns["text"] = [part for own in parts for part in own]
+    from datasets import Dataset  # slow to import, and inference does not need it
+
     return Dataset.from_dict(columns, features=rows.features)
 
 

@@ -17,7 +17,8 @@ from transformers import TrainerCallback, TrainingArguments
 from moe import distributed
 from moe.config.stages import Stage, StageSettings
 from moe.data.collator import Collate, MicroBatchCollator
-from moe.data.distilled.soft_labels import DISTILLED, TEACHER
+from moe.data.distilled.columns import TEACHER
+from moe.data.distilled.soft_labels import DISTILLED
 from moe.data.sampler import DomainBatchSampler, arrow_column, row_lengths
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric

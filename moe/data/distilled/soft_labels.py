@@ -13,10 +13,9 @@ from datasets import Dataset, Features, List, Value
 from experts.atomic_io import atomic_file
 from experts.errors import Fault
 from experts.json_io import parse_json
+from moe.data.distilled.columns import TEACHER, TEACHER_SCORE
 from moe.data.ingest import FEATURES
 
-TEACHER, TEACHER_SCORE = "teacher", "teacher_score"
-"""Columns of training rows: probabilities of the task's labels (K), and the polarity; null without an answer."""
 DISTILLED = "distilled"
 """Origin of rows without labels that a teacher has answered."""
 SOFT_FEATURES = Features({**FEATURES, TEACHER: List(Value("float32")), TEACHER_SCORE: Value("float32")})

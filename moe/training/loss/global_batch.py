@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moe import distributed
 from moe.data.collator import Batch
-from moe.data.distilled.soft_labels import TEACHER, TEACHER_SCORE
+from moe.data.distilled.columns import TEACHER, TEACHER_SCORE
 from moe.model.lm_head import LMHead
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.outputs import MixtureOutput, RouterOutput

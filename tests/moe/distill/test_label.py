@@ -10,7 +10,8 @@ from conftest import Make
 from mixtures import save_random_mixture
 
 from experts.errors import Fault
-from moe.data.distilled.soft_labels import TEACHER, SoftLabels, read_soft_rows
+from moe.data.distilled.columns import TEACHER
+from moe.data.distilled.soft_labels import SoftLabels, read_soft_rows
 from moe.distill import label
 from moe.distill.answers import AnswerStore
 from moe.distill.label import label_texts, with_teachers

@@ -129,6 +129,16 @@ def test_tokenizer_of_a_graph_encodes_targets_as_transformers(tmp_path: Path, ma
     assert encoder.long_targets(targets).tolist() == long_targets(targets, tokenizer, max_length).tolist()
 
 
+@pytest.mark.slow
+def test_the_torch_path_imports_neither_datasets_nor_pandas_nor_peft() -> None:
+    code = (
+        "import sys, moe.inference.load_mixture, moe.inference.torch_predictor;"
+        "print('torch' in sys.modules, sorted({'datasets', 'pandas', 'peft', 'sklearn'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["True", "[]"]
+
+
 def run_without_torch(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `moe words…` in a process in which torch cannot be imported."""
     return subprocess.run(
