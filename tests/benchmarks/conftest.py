@@ -6,9 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from conftest import BAD, FLAT, GOOD, NOUNS, write_csv
+
+from moe.labels.classifier import ClassifierInputs, word_vectors
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 THREE = ("negative", "neutral", "positive")
@@ -67,3 +71,24 @@ def data(tmp_path: Path) -> Path:
             rows.append(row | {"domain": domain, "lang": "en", "split": split})
         write_csv(tmp_path / "data" / f"{name}.csv", rows)
     return tmp_path / "data"
+
+
+@pytest.fixture
+def separable_texts(benchmark: Callable[[str], ModuleType]) -> Callable[[int], Any]:
+    """Make a number of texts of three labels, whose features say the label with little noise."""
+
+    def make(rows: int) -> Any:
+        labels = np.arange(rows) % 3
+        states = np.eye(3)[labels] + 0.1 * np.random.default_rng(0).normal(size=(rows, 3))  # (N, 3)
+        texts = [f"text {i}" for i in range(rows)]
+        return benchmark("labelling").LabelledTexts(
+            texts=texts,
+            labels=labels,
+            names=["a", "b", "c"],
+            inputs=ClassifierInputs(states, word_vectors(texts, [None] * rows)),
+            states=states,
+            probabilities=np.full((rows, 3), 1 / 3),
+            experts=None,
+        )
+
+    return make
