@@ -25,7 +25,7 @@ def test_flipped_labels_are_found_where_features_say_the_label(
     suspects: ModuleType, separable_texts: Callable[[int], Any]
 ) -> None:
     texts = separable_texts(150)
-    found = suspects.measure(texts, texts.inputs, 0.1, seed=13, folds=3)
-    assert found["precision_at_flipped"] > 0.9
+    fitted = suspects.measure(texts, texts.inputs, 0.1, seed=13, folds=3)
+    assert fitted["precision_at_flipped"] > 0.9
     unfitted = suspects.measure(texts, None, 0.1, seed=13, folds=3)
     assert unfitted["precision_at_flipped"] < 0.5, "a model that knows nothing finds them by chance"
