@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moe.signals.aggregate import SignalPanel
-from moe.signals.correlation import MIN_SESSIONS, RankedRows, Series, ic_row, newey_west, time_shifts
+from moe.signals.correlation import MIN_PERIODS, MIN_SESSIONS, RankedRows, Series, ic_row, newey_west, time_shifts
 from moe.signals.events import event_curves
 from moe.signals.prices import Matrix, forward_returns
 from moe.signals.results import DifferenceResult, IcRow, SourceEvaluation, SpreadResult
@@ -83,7 +83,8 @@ def _ic_sentence(row: IcRow) -> str:
     if row.mean is None or row.p is None:
         return (
             f"No verdict on whether the signal is related to the returns of {sessions}: {row.sessions:,} sessions have "
-            f"enough tickers with a signal and a return, and it takes {MIN_SESSIONS} that differ."
+            f"enough tickers with a signal and a return, and it takes {max(MIN_SESSIONS, MIN_PERIODS * row.horizon)} "
+            "that differ."
         )
     figures = f"mean information coefficient {row.mean:+.4f}, t {row.t:.1f}, {row.sessions:,} sessions"
     null = f"; shifted in time, 95 % lie from {row.null[0]:+.4f} to {row.null[1]:+.4f}" if row.null else ""

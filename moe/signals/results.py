@@ -10,7 +10,7 @@ class IcRow(Result):
         horizon: sessions of the return.
         sessions: number of sessions with enough tickers.
         mean: mean over these sessions; None without any.
-        t: Newey–West t of the mean; None for fewer than 10 sessions or without variance.
+        t: Newey–West t of the mean; None for fewer than 10 sessions, or 5 horizons, or without variance.
         p: two-sided p-value of `t`.
         null: bounds of the middle 95 % of the mean for signals that are shifted in time; None if there are too few
             sessions to shift.

@@ -101,6 +101,18 @@ def test_newey_west_error_grows_with_autocorrelation() -> None:
     assert newey_west(np.array([np.nan])).mean is None
 
 
+def test_newey_west_rarely_finds_a_mean_in_overlapping_returns_without_one() -> None:
+    rng, found = np.random.default_rng(12), 0
+    for _ in range(200):
+        sums = np.convolve(rng.normal(size=319), np.ones(20), "valid")  # 300 returns over 20 sessions each
+        test = newey_west(sums, 20)
+        assert test.p is not None
+        found += test.p < 0.05
+    assert found <= 25  # with 19 lags and a normal distribution it would be 30
+    assert newey_west(np.arange(99.0), 20).t is None
+    assert newey_west(np.arange(100.0), 20).t is not None
+
+
 def test_shifts_are_longer_than_signals_and_returns_last() -> None:
     shifts = time_shifts(120, SETTINGS)
     assert min(shifts) > SETTINGS.max_age + SETTINGS.horizons[-1]
