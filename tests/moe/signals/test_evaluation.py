@@ -160,6 +160,16 @@ def test_spread_pays_for_what_it_trades() -> None:
     assert np.allclose(spread_series(constant, closes, SETTINGS).gross[:-1], top - bottom)
 
 
+def test_spread_pays_for_the_exit_if_no_position_follows() -> None:
+    _, closes = random_walks()
+    constant = np.tile(np.arange(SHAPE[1], dtype=float), (SHAPE[0], 1))
+    constant[50:53] = np.nan
+    series = spread_series(constant, closes, SETTINGS)
+    assert np.isnan(series.net[50:53]).all()
+    assert series.turnover[[49, 53]] == pytest.approx([2, 2])
+    assert np.nansum(series.turnover) == pytest.approx(6)  # opened twice, closed once
+
+
 def test_surprises_compare_with_earlier_sessions_only() -> None:
     mean = np.random.default_rng(7).normal(0, 1, (40, 2))
     mean[::3, 1] = np.nan
