@@ -118,7 +118,7 @@ def evaluation_notes(source: EvaluatedSource, tickers: int, settings: SignalSett
         notes.append("There are too few sessions to shift the signals in time; the null is left out.")
     if not source.result.events:
         notes.append(
-            f"Fewer than 10 surprises of {settings.surprise:g} standard deviations in either direction have returns "
-            "around them; the event study is left out."
+            f"Fewer than 10 sessions have surprises of {settings.surprise:g} standard deviations in one direction and "
+            "returns around them; the event study is left out."
         )
     return notes

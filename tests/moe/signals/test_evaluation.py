@@ -198,6 +198,27 @@ def test_event_curves_show_a_planted_reaction_within_their_bands() -> None:
     assert all(low <= middle <= high for low, middle, high in zip(curve.low, curve.mean, curve.high, strict=True))
 
 
+def test_event_bands_hold_the_truth_where_surprises_share_returns() -> None:
+    rng, held = np.random.default_rng(13), 0
+    for _ in range(100):
+        closes = 100 * np.cumprod(1 + rng.normal(0, 0.02, (200, 12)), axis=0)
+        mean = rng.normal(0, 0.01, closes.shape)
+        for start in rng.integers(30, 180, 12):  # four surprises in a row, whose curves have returns in common
+            mean[start : start + 4, rng.integers(12)] = 3
+        curve = event_curves(panel_of(mean, mean), closes, SETTINGS)[0]
+        held += curve.low[-1] <= 0 <= curve.high[-1]
+    assert held >= 85  # bands that draw single sessions hold it in 81
+
+
+def test_event_study_needs_surprises_in_ten_sessions() -> None:
+    _, closes = random_walks()
+    mean = np.where(np.arange(SHAPE[0]) % 2, 0.01, -0.01)[:, None] * np.ones(SHAPE)
+    for sessions, curves in ((9, 0), (10, 1)):
+        surprising = mean.copy()
+        surprising[30 + 8 * np.arange(sessions), :3] = 3
+        assert len(event_curves(panel_of(surprising, surprising), closes, SETTINGS)) == curves
+
+
 def test_null_result_is_stated_as_one_and_a_relation_as_a_relation() -> None:
     returns, closes = random_walks()
     noise = evaluated(np.random.default_rng(9).normal(0, 1, SHAPE), closes)
