@@ -24,7 +24,7 @@ def test_mean_is_weighted_by_confidence() -> None:
 
 
 def test_texts_of_equal_polarity_have_no_dispersion() -> None:
-    panel = panel_of([(0, 0.3, weight, True) for weight in (0.7, 0.1, 0.9)])
+    panel = panel_of([(0, 0.3, weight, True) for weight in (0.9, 0.8, 0.33)])
     assert panel.dispersion[0, 0] == pytest.approx(0, abs=1e-15)  # a difference of squares leaves 1e-9
 
 
