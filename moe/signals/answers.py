@@ -10,7 +10,7 @@ from experts.errors import Fault
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names
 from moe.inference.text_io import PREFIX
-from moe.signals.sessions import NO_CLOCK, check_time_zone, parse_times
+from moe.signals.sessions import NO_CLOCK, parse_times
 from moe.signals.settings import SignalSettings
 from moe.signals.tables import ERROR, LINE, ColumnRequest, read_columns
 
@@ -52,7 +52,6 @@ def read_answers(path: Path, settings: SignalSettings, now: datetime | None = No
     Raises:
         Fault: if the file cannot be read or lacks a column, a time has no time zone, or no row is valid.
     """
-    check_time_zone(settings.time_zone)
     frame = read_columns(path, _request(path, settings))
     reasons = pd.Series(None, index=frame.index, dtype=object)
 

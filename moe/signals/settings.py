@@ -11,6 +11,7 @@ from experts.errors import Fault
 from experts.yaml_io import read_document
 from moe.config.messages import validate_settings
 from moe.config.overrides import apply_override
+from moe.data.splitting.times import TimeZone
 
 
 def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -50,7 +51,7 @@ class SignalSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calendar: str = Field("XNYS", description="exchange whose sessions count, by its name in exchange_calendars")
-    time_zone: str | None = Field(
+    time_zone: TimeZone | None = Field(
         None, description="time zone of times without an offset, such as `America/New_York`; null refuses such times"
     )
     cutoff_minutes: float = Field(
