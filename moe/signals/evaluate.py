@@ -31,9 +31,7 @@ class EvaluatedSource:
     spread: SpreadSeries
 
 
-def evaluate_source(
-    name: str, panel: SignalPanel, closes: Matrix, settings: SignalSettings, *, with_null: bool
-) -> EvaluatedSource:
+def evaluate_source(name: str, panel: SignalPanel, closes: Matrix, settings: SignalSettings) -> EvaluatedSource:
     """Evaluate the signals of a source of polarities.
 
     Args:
@@ -41,9 +39,8 @@ def evaluate_source(
         panel: its signals (T, N).
         closes: of the same sessions and tickers (T, N).
         settings: horizons, quantiles, costs and the rest.
-        with_null: also evaluate the signals shifted in time.
     """
-    shifts, signal = time_shifts(len(closes), settings) if with_null else [], RankedRows.of(panel.signal)
+    shifts, signal = time_shifts(len(closes), settings), RankedRows.of(panel.signal)
     returns = {horizon: forward_returns(closes, horizon, settings.delay) for horizon in settings.horizons}
     rows = {
         horizon: ic_row(signal, RankedRows.of(values), horizon, shifts, settings) for horizon, values in returns.items()

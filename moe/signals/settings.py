@@ -45,6 +45,15 @@ class PriceColumns(BaseModel):
     close: str = Field("close", description="column with the closing price")
 
 
+class NameColumns(BaseModel):
+    """Names of the columns of the file of names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("name", description="column with the name of a firm")
+    ticker: str = Field("ticker", description="column with its ticker, as the prices spell it")
+
+
 class SignalSettings(BaseModel):
     """Settings of one signal and its evaluation."""
 
@@ -114,6 +123,7 @@ class SignalSettings(BaseModel):
     seed: int = Field(13, ge=0, lt=2**31, description="seed of the resamples and the shifts")
     answers: AnswerColumns = AnswerColumns()
     prices: PriceColumns = PriceColumns()
+    names: NameColumns = NameColumns()
 
 
 def read_signal_settings(

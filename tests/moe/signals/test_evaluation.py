@@ -31,8 +31,8 @@ def panel_of(signal: Matrix, mean: Matrix | None = None) -> SignalPanel:
     )
 
 
-def evaluated(signal: Matrix, closes: Matrix, settings: SignalSettings = SETTINGS, *, with_null: bool = True):
-    return evaluate_source("answers", panel_of(signal), closes, settings, with_null=with_null)
+def evaluated(signal: Matrix, closes: Matrix, settings: SignalSettings = SETTINGS):
+    return evaluate_source("answers", panel_of(signal), closes, settings)
 
 
 def test_forward_returns_start_at_the_close_of_the_session() -> None:
@@ -118,6 +118,13 @@ def test_shifts_are_longer_than_signals_and_returns_last() -> None:
     assert min(shifts) > SETTINGS.max_age + SETTINGS.horizons[-1]
     assert max(shifts) < 120 - SETTINGS.max_age - SETTINGS.horizons[-1]
     assert time_shifts(20, SETTINGS) == []
+
+
+def test_null_of_shifted_times_is_given_for_every_source() -> None:
+    _, closes = random_walks()
+    for name in ("answers", "lexicon"):
+        source = evaluate_source(name, panel_of(np.random.default_rng(3).normal(0, 1, SHAPE)), closes, SETTINGS)
+        assert all(row.null is not None and row.null[0] < row.null[1] for row in source.result.ic)
 
 
 def test_null_of_tickers_that_always_rise_is_not_taken_for_timing() -> None:

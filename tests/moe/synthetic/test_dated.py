@@ -1,4 +1,4 @@
-"""The dated sample: the same texts with increasing times and what they are about, and prices on an exchange's sessions."""
+"""The dated sample: the same texts with increasing times, what they are about, and prices on sessions only."""
 
 import csv
 from datetime import date
