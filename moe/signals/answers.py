@@ -10,6 +10,7 @@ import pandas as pd
 from experts.errors import Fault
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names
+from moe.data.splitting.times import TimeFormat
 from moe.inference.text_io import PREFIX
 from moe.signals.names import NameMap
 from moe.signals.sessions import NO_CLOCK, parse_times
@@ -17,6 +18,7 @@ from moe.signals.settings import SignalSettings
 from moe.signals.tables import ERROR, LINE, ColumnRequest, read_columns
 
 NO_TICKER, NOT_PREDICTED, LATER = "no ticker", "no prediction", "a time later than now"
+BEFORE_SINCE = "a time before since"
 NO_NAME = "a name without a ticker"
 NO_POLARITY, NO_CONFIDENCE = "no polarity from -1 to 1", "no confidence from 0 to 1"
 
@@ -78,6 +80,8 @@ def read_answers(
     times, problems = parse_times(frame["time"], settings.time_zone)
     reasons = reasons.where(reasons.notna(), problems)
     reject(times > pd.Timestamp(now or datetime.now(UTC)), LATER)
+    if settings.since is not None:
+        reject(times < TimeFormat(zone=settings.time_zone or "UTC").in_utc(settings.since), BEFORE_SINCE)
     polarity = _numbers(frame["polarity"])
     reject(~polarity.between(-1, 1), NO_POLARITY)
     has_confidence = "confidence" in frame

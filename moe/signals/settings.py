@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,11 @@ class SignalSettings(BaseModel):
     calendar: str = Field("XNYS", description="exchange whose sessions count, by its name in exchange_calendars")
     time_zone: TimeZone | None = Field(
         None, description="time zone of times without an offset, such as `America/New_York`; null refuses such times"
+    )
+    since: datetime | None = Field(
+        None,
+        description="time before which answers do not count, such as the end of the texts that trained the model; "
+        "without an offset in `time_zone`, or UTC; null counts all",
     )
     cutoff_minutes: float = Field(
         0,
