@@ -4,8 +4,8 @@ Only the command line catches it (one line, exit code 2); programming errors sta
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -13,6 +13,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     spellings = {each.casefold(): each for each in known}
     near = difflib.get_close_matches(name.casefold(), list(spellings), n=1, cutoff=0.5)
     return f"did you mean {spellings[near[0]]}?" if near else "use one of them"
+
+
+Choice = TypeVar("Choice", bound=str)
 
 
 class Fault(ValueError):
@@ -43,3 +46,21 @@ def _restore_fault(kind: type[Fault], args: tuple[Any, ...], state: dict[str, An
     fault = kind.__new__(kind, *args)
     fault.__dict__.update(state)
     return fault
+
+
+def check_choice(name: str, choices: Sequence[Choice], option: str) -> Choice:
+    """Return the choice of this name.
+
+    Args:
+        name: as the user wrote it.
+        choices: the valid ones, at least two.
+        option: the option that has them, such as `--routing`.
+
+    Raises:
+        Fault: if there is none.
+    """
+    for choice in choices:
+        if name == choice:
+            return choice
+    expected = f"{option} {', '.join(choices[:-1])} or {choices[-1]}"
+    raise Fault(expected, repr(name), suggest(name, choices))

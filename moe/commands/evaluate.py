@@ -194,6 +194,7 @@ def report_(
     epilog=examples(
         "moe sweep configs/dao/sweep_ranks.yaml --set data.folder=data/real",
         "moe sweep configs/demo.yaml --over lora.r=8,16,32 --over seed=13,42",
+        "moe sweep configs/walk_forward.yaml --folds",
         'moe sweep configs/demo.yaml --over "lora.r,lora.alpha=[8,8],[16,16]" --set stages.joint.steps=50',
     ),
 )
@@ -208,13 +209,18 @@ def sweep_(
         list[str] | None,
         typer.Option("--over", help="Sweep a setting over values, e.g. lora.r=8,16,32 (repeatable)."),
     ] = None,
+    folds: Annotated[
+        bool, typer.Option("--folds", help="Sweep all folds, in time or at random, beside TF-IDF and with drift.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Train and evaluate one run over many settings and seeds; called again, it resumes."""
+    """Train and evaluate one run over many settings, seeds or folds; called again, it resumes."""
+    from moe.sweep.fold_view import fold_view
     from moe.sweep.run import run_sweep
     from moe.sweep.summary import sweep_view
 
-    print_view(run_sweep(file, out, sets or (), over or ()), sweep_view, json_)
+    summary = run_sweep(file, out, sets or (), over or (), folds=folds)
+    print_view(summary, fold_view if summary.folds else sweep_view, json_)
 
 
 @app.command(

@@ -77,16 +77,23 @@ def verify_(
     raise typer.Exit(2 if verification.faults else 0)
 
 
-@app.command(cls=RenamedOptions, epilog=examples("moe sample --out-dir sample --rows 600 --seed 42"))
+@app.command(
+    cls=RenamedOptions,
+    epilog=examples("moe sample --out-dir sample --rows 600 --seed 42", "moe sample --dated -o sample"),
+)
 def sample(
     out: Annotated[Path, typer.Option("--out-dir", "-o", help="Output folder.")],
     rows: Annotated[int, typer.Option("--rows", min=60, max=10**7, help="Texts per domain.")] = 2400,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Random seed of the texts.")] = 13,
+    dated: Annotated[
+        bool, typer.Option("--dated", help="With times, what texts are about, and made-up prices, for moe signal.")
+    ] = False,
     overwrite: OverwriteFileOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Write the synthetic sample data, made to try the pipeline and not to report accuracy."""
-    from moe.synthetic import DOMAINS, write_sample
+    from moe.synthetic import DOMAINS, write_market, write_sample
 
-    files = list(map(str, write_sample(out, rows=rows, seed=seed, domains=DOMAINS, overwrite=overwrite)))
+    paths = write_sample(out, rows, seed, DOMAINS, overwrite, dated)
+    files = list(map(str, paths + (write_market(out, seed, overwrite) if dated else [])))
     print_text({"files": files}, "\n".join(files), json_)

@@ -71,7 +71,7 @@ OVERVIEW: dict[str, tuple[str, str]] = {
         "evaluate",
         "Write a run's HTML report and model card: data, metrics, routing, calibration, errors, training curves.",
     ),
-    "sweep": ("evaluate", "Train and evaluate one run over many settings and seeds; called again, it resumes."),
+    "sweep": ("evaluate", "Train and evaluate one run over many settings, seeds or folds; called again, it resumes."),
     "ablate": (
         "evaluate",
         "Measure what each part of a mixture contributes; writes `ablation/`; called again, it resumes.",

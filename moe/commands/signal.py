@@ -15,6 +15,7 @@ app = typer.Typer()
     epilog=examples(
         "moe signal answers.parquet --prices prices.parquet --adjusted --out-dir signal",
         "moe signal answers.csv --prices prices.csv --time-zone America/New_York --set half_life=5 -o signal",
+        "moe signal answers.parquet --prices prices.csv --names names.csv --ticker-column entity -o signal",
     ),
 )
 def signal_(
@@ -29,6 +30,10 @@ def signal_(
         typer.Option("--prices", help="Closes by ticker and date (parquet, csv, jsonl).", show_default=False),
     ],
     out: Annotated[Path, typer.Option("--out-dir", "-o", help="Folder of the signal.", show_default=False)],
+    names: Annotated[
+        Path | None,
+        typer.Option("--names", help="Tickers of names (columns name and ticker); default: the column has tickers."),
+    ] = None,
     adjusted: Annotated[
         bool, typer.Option("--adjusted", help="The closes are adjusted for splits and dividends.")
     ] = False,
@@ -57,5 +62,5 @@ def signal_(
 
     columns = {"answers.ticker": ticker_column, "answers.time": time_column}
     settings = read_signal_settings(config, sets or (), columns=columns, time_zone=time_zone, calendar=calendar)
-    paths = SignalPaths(answers, prices, out, adjusted=adjusted, overwrite=overwrite)
+    paths = SignalPaths(answers, prices, out, names, adjusted=adjusted, overwrite=overwrite)
     print_view(run_signal(paths, settings), signal_view, json_)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from experts.errors import check_choice
 from moe.commands.main import is_secondary_process
 from moe.commands.options import (
     ConfigOption,
@@ -261,11 +262,12 @@ def distill_(
     json_: JsonOption = False,
 ) -> None:
     """Have large teachers label texts, then train the mixture on their soft labels too, as `moe run` does."""
-    from moe.distill.label import check_engine, label_texts, with_teachers
+    from moe.distill.label import label_texts, with_teachers
     from moe.distill.results import labelling_view
+    from moe.inference.bulk.engine import ENGINES
     from moe.training.pipeline import run_all, summary_view
 
-    check_engine(engine)
+    check_choice(engine, ENGINES, "--engine")
     work = open_workspace(config, run, sets)
     work.run = with_teachers(work.run, teachers or (), texts or ())
     report = label_texts(work, overwrite, engine, workers, threads)

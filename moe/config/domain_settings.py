@@ -12,6 +12,9 @@ class SampleSettings(BaseModel):
 
     rows: int = Field(2400, ge=60, le=10**7, description="texts per domain; more takes longer")
     seed: int = Field(13, ge=0, lt=2**31, description="seed of the generator; each seed gives different texts")
+    dated: bool = Field(
+        False, description="add the columns published_at and entity, for splits by time; the texts are the same"
+    )
 
 
 class DomainSettings(TaskSettings):

@@ -12,7 +12,7 @@ from datasketch import MinHash, MinHashLSH
 
 Key = TypeVar("Key", bound=Hashable)
 
-_WORDS, _CHARACTERS = 3, 5
+_WORDS, MAX_UNITS = 3, 5
 _PERMUTATIONS = 128
 _MISS_RATE = 1e-6
 _BATCH = 1024
@@ -26,15 +26,20 @@ def is_chinese(text: str) -> bool:
     return 3 * len(_CJK.findall(text)) >= max(1, sum(map(len, _WORD.findall(text))))
 
 
-def shingles(text: str) -> frozenset[str]:
-    """Return the text's overlapping pieces of 3 words, or of 5 characters in Chinese; a shorter text is one piece.
+def shingle_units(text: str) -> tuple[list[str], int]:
+    """Return the text's words, or in Chinese its characters, and how many of them make a shingle: 3, or 5.
 
     Case, punctuation, full-width forms and links are ignored, so that one story with two short links is one text.
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
     words = _WORD.findall(_LINK.sub(" ", plain)) or [plain.strip()]
     joined = "".join(words)
-    units, size = (list(joined), _CHARACTERS) if is_chinese(joined) else (words, _WORDS)
+    return (list(joined), MAX_UNITS) if is_chinese(joined) else (words, _WORDS)
+
+
+def shingles(text: str) -> frozenset[str]:
+    """Return the text's overlapping pieces of consecutive units; a shorter text is one piece."""
+    units, size = shingle_units(text)
     return frozenset(" ".join(units[at : at + size]) for at in range(max(1, len(units) - size + 1)))
 
 

@@ -26,7 +26,6 @@ from moe.distill.selection import select_texts
 from moe.distill.teacher import TaskRequest, Teacher, load_teacher
 from moe.evaluation.metrics import classification
 from moe.evaluation.temperature import TaskLogits, choose_temperature
-from moe.inference.bulk.engine import ENGINES
 from moe.inference.bulk.storage import list_files, local_copy
 from moe.runs.layout import DISTILLED
 from moe.runs.locking import writes_run
@@ -35,16 +34,6 @@ from moe.runs.workspace import Workspace
 ANSWERS = "answers"
 """Folder of the teachers' answers, below that of the soft labels."""
 _NEAR = 0.85
-
-
-def check_engine(engine: str) -> None:
-    """Check the name of an engine.
-
-    Raises:
-        Fault: if it is unknown.
-    """
-    if engine not in ENGINES:
-        raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "use one of them")
 
 
 def with_teachers(run: RunSettings, teachers: Sequence[str], texts: Sequence[str]) -> RunSettings:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 from rich.console import RenderableType
 from sklearn.decomposition import PCA
 
@@ -63,9 +64,7 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
                 f"at least {MIN_ROWS} {split} rows", f"{len(rows)}", "add rows to the run's data, or change its split"
             )
     names = [domain.name for domain in model.trained_domains if domain.name in set(train["domain"])]
-    scores = _scores(predictor, list(train["text"]), "training rows", quiet)
-    states = np.concatenate([_states(batch) for batch in scores])  # (N, D)
-    space = fit_state_distribution(states, np.array(train["domain"]), names)
+    space = fit_on_rows(predictor, train, names, quiet)
     features = extract_features(predictor, space, list(validation["text"]), "validation rows", quiet)
     domain_index = np.array([names.index(name) if name in names else -1 for name in validation["domain"]])
     reference = Reference(
@@ -77,6 +76,15 @@ def fit_reference(work: Workspace, folder: Path, sets: Sequence[str] = (), quiet
     )
     card = write_reference(folder, reference, dict(Counter(train["domain"])))
     return ReferenceFit(model=str(folder), fitted=card.fitted, held=card.held)
+
+
+def fit_on_rows(
+    predictor: TorchPredictor, train: Dataset, domains: Sequence[str], quiet: bool = True
+) -> StateDistribution:
+    """Fit the distribution of a model's states of training rows, whose domains are among `domains`."""
+    scores = _scores(predictor, list(train["text"]), "training rows", quiet)
+    states = np.concatenate([_states(batch) for batch in scores])  # (N, D)
+    return fit_state_distribution(states, np.array(train["domain"]), domains)
 
 
 def fit_state_distribution(

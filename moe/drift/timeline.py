@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
 from typing import Any
 
 from experts.errors import Fault, suggest
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names, read_records
 from moe.data.schema import Columns, Record
+from moe.data.splitting.times import read_time
 from moe.data.text_checks import is_blank, text_problem
 from moe.inference.text_io import TextSource
 
@@ -102,12 +102,10 @@ def month_of(value: Any, date_format: str | None = None) -> str | None:
         value: a date, or a string that holds one.
         date_format: format of the string, as for `strptime`; None is ISO 8601, with or without the day.
     """
-    if isinstance(value, date):
-        return f"{value:%Y-%m}"
-    word = str(value).strip()
-    for text in (word, f"{word}-01") if date_format is None else (word,):
+    spellings = (value, f"{str(value).strip()}-01") if date_format is None else (value,)
+    for spelling in spellings:
         try:
-            return f"{datetime.strptime(text, date_format) if date_format else datetime.fromisoformat(text):%Y-%m}"
+            return f"{read_time(spelling, date_format):%Y-%m}"
         except ValueError:
             continue
     return None

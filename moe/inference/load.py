@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from experts.errors import Fault
+from experts.errors import Fault, check_choice
 from experts.reading import each_file_once
 from moe.console import info
 from moe.inference.abstention import check_target_accuracy
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from moe.inference.torch_predictor import TorchPredictor
 
 Runtime = Literal["auto", "onnx", "torch"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+ROUTINGS: tuple[Routing, ...] = get_args(Routing)
 LARGE_FILE = 1_000_000
 """Bytes of a file of texts from which PyTorch in bfloat16 makes up for its slower start, on a CPU with AMX."""
 FIXED = ("trunk_depth", "pooling", "dropout")
@@ -194,9 +196,7 @@ def check_routing(routing: str) -> Routing:
     Raises:
         Fault: if it is neither `soft` nor `hard`.
     """
-    if routing not in get_args(Routing):
-        raise Fault("--routing soft or hard", repr(routing), "use one of them")
-    return cast(Routing, routing)
+    return check_choice(routing, ROUTINGS, "--routing")
 
 
 def check_runtime(name: str) -> Runtime:
@@ -205,9 +205,7 @@ def check_runtime(name: str) -> Runtime:
     Raises:
         Fault: if there is no such runtime.
     """
-    if name not in get_args(Runtime):
-        raise Fault("--runtime auto, onnx, torch", repr(name), "use one of them")
-    return cast(Runtime, name)
+    return check_choice(name, RUNTIMES, "--runtime")
 
 
 def is_large(file: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import log_softmax
 
-from experts.errors import Fault
+from experts.errors import Fault, check_choice
 from moe.console import info, progress_bar
 from moe.inference.finite import NonFiniteScores
 from moe.inference.per_expert import predict_per_expert
@@ -23,6 +23,7 @@ from moe.runs.model_ref import ModelRef
 
 FeatureSource = Literal["mixture", "backbone"]
 FeatureChoice = Literal["auto", "mixture", "backbone"]
+FEATURE_CHOICES: tuple[FeatureChoice, ...] = get_args(FeatureChoice)
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,7 @@ def check_features(name: str) -> FeatureChoice:
     Raises:
         Fault: if there are no such features.
     """
-    for choice in get_args(FeatureChoice):
-        if name == choice:
-            return choice  # type: ignore[no-any-return]
-    raise Fault("--features auto, mixture or backbone", repr(name), "use one of them")
+    return check_choice(name, FEATURE_CHOICES, "--features")
 
 
 def choose_features(choice: FeatureChoice, ref: ModelRef, texts: Sequence[str]) -> tuple[FeatureSource, int | None]:

@@ -6,9 +6,10 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
-from experts.errors import Fault
+from experts.errors import check_choice
 
 Strategy = Literal["uncertainty", "disagreement", "diversity", "mixed", "random"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 DEFAULT: Strategy = "diversity"
 _POOL_FACTOR = 5
 """Most uncertain texts that `mixed` chooses among, for each text that it chooses."""
@@ -21,10 +22,7 @@ def check_strategy(name: str) -> Strategy:
     Raises:
         Fault: if there is no such strategy.
     """
-    for strategy in get_args(Strategy):
-        if name == strategy:
-            return strategy  # type: ignore[no-any-return]
-    raise Fault(f"--by {', '.join(get_args(Strategy))}", repr(name), "use one of them")
+    return check_choice(name, STRATEGIES, "--by")
 
 
 def uncertainty(probabilities: np.ndarray) -> np.ndarray:

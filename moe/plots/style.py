@@ -125,10 +125,13 @@ def to_png(figure: "Figure", shared_legend: bool = False) -> bytes:
     return stream.getvalue()
 
 
-def save_figure(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path, shared_legend: bool = False) -> None:
     """Write a figure as PNG, atomically.
+
+    Args:
+        shared_legend: add one legend for all panels below them.
 
     Raises:
         Fault: if the file cannot be written.
     """
-    write_bytes(path, to_png(figure))
+    write_bytes(path, to_png(figure, shared_legend))

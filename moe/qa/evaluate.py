@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from experts.atomic_io import write_json
-from experts.errors import Fault, suggest
+from experts.errors import Fault, check_choice, suggest
 from experts.outputs import check_output_file
 from moe.bootstrap import TaskPredictions
 from moe.console import Table, info, progress_bar
@@ -69,10 +69,7 @@ def check_choice_method(method: str) -> ChoiceMethod:
     Raises:
         Fault: if there is no such method.
     """
-    if method not in CHOICE_METHODS:
-        expected = f"--choice-method one of {', '.join(CHOICE_METHODS)}"
-        raise Fault(expected, repr(method), suggest(method, CHOICE_METHODS))
-    return method
+    return check_choice(method, CHOICE_METHODS, "--choice-method")
 
 
 def answer_questions(

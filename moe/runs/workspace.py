@@ -327,11 +327,11 @@ class Workspace:
         sample = self.run.sample
         if sample is None:
             raise Fault(f"a file for task {task} of domain {domain}", "none", f"set domains.{domain}.file")
-        folder = (self.data_dir or self.out) / SAMPLE
+        folder = (self.data_dir or self.out) / SAMPLE / ("dated" if sample.dated else "")
         path = folder / f"{domain}.csv"
         with distributed.main_process_first():
             if not path.is_file():
-                write_sample(folder, rows=sample.rows, seed=sample.seed, domains=[domain], overwrite=True)
+                write_sample(folder, sample.rows, sample.seed, [domain], overwrite=True, dated=sample.dated)
         return path
 
     def data_hashes(self, domains: Iterable[str]) -> dict[str, str]:

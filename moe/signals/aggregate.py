@@ -73,12 +73,12 @@ def aggregate(
     weights = confidence * answers.novel
     count, weight, weighted = total(), total(weights), total(weights * polarity)
     mean = _divide(weighted, weight)
-    variance = _divide(total(weights * polarity**2), weight) - mean**2
+    deviations = polarity - np.nan_to_num(mean).ravel()[cells]
     return SignalPanel(
         count=count,
         novel=total(answers.novel.astype(float)),
         mean=mean,
-        dispersion=np.sqrt(np.maximum(variance, 0)),
+        dispersion=np.sqrt(_divide(total(weights * deviations**2), weight)),
         signal=_decay(weighted, weight, count > 0, settings),
     )
 

@@ -1,6 +1,7 @@
 """The answers: predictions with a ticker and a time, as `moe infer --keep` writes them, checked row by row."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import pandas as pd
 from experts.errors import Fault
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names
+from moe.data.splitting.times import TimeFormat
 from moe.inference.text_io import PREFIX
-from moe.signals.sessions import NO_CLOCK, check_time_zone, parse_times
+from moe.signals.names import NameMap
+from moe.signals.sessions import NO_CLOCK, parse_times
 from moe.signals.settings import SignalSettings
 from moe.signals.tables import ERROR, LINE, ColumnRequest, read_columns
 
 NO_TICKER, NOT_PREDICTED, LATER = "no ticker", "no prediction", "a time later than now"
+BEFORE_SINCE = "a time before since"
+NO_NAME = "a name without a ticker"
 NO_POLARITY, NO_CONFIDENCE = "no polarity from -1 to 1", "no confidence from 0 to 1"
 
 
@@ -28,12 +33,14 @@ class Answers:
         rejected: line and reason of every other row, by line.
         rows: number of rows that were read.
         has_confidence: whether the file has a confidence; else all weigh 1.
+        unmapped: names without a ticker and their numbers of rows, the most frequent first; empty without a map.
     """
 
     frame: pd.DataFrame
     rejected: pd.DataFrame
     rows: int
     has_confidence: bool
+    unmapped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def has_text(self) -> bool:
@@ -41,18 +48,20 @@ class Answers:
         return "text" in self.frame
 
 
-def read_answers(path: Path, settings: SignalSettings, now: datetime | None = None) -> Answers:
+def read_answers(
+    path: Path, settings: SignalSettings, now: datetime | None = None, names: NameMap | None = None
+) -> Answers:
     """Read answers and reject rows without a ticker, a readable time, a polarity or a confidence.
 
     Args:
         path: parquet, csv or jsonl file.
         settings: name the columns and the time zone.
         now: times after it are rejected; the current time by default.
+        names: tickers of names; None takes the column as tickers.
 
     Raises:
         Fault: if the file cannot be read or lacks a column, a time has no time zone, or no row is valid.
     """
-    check_time_zone(settings.time_zone)
     frame = read_columns(path, _request(path, settings))
     reasons = pd.Series(None, index=frame.index, dtype=object)
 
@@ -62,9 +71,17 @@ def read_answers(path: Path, settings: SignalSettings, now: datetime | None = No
     reject(frame[ERROR].notna(), NOT_PREDICTED)
     tickers = frame["ticker"].where(frame["ticker"].isna(), frame["ticker"].astype(str).str.strip())
     reject(tickers.isna() | (tickers == ""), NO_TICKER)
+    entities, unmapped = tickers, {}
+    if names is not None:
+        known = {entity: names.ticker_of(entity) for entity in entities[reasons.isna()].unique()}
+        tickers = entities.map(known)
+        reject(tickers.isna(), NO_NAME)
+        unmapped = entities[reasons == NO_NAME].value_counts().to_dict()
     times, problems = parse_times(frame["time"], settings.time_zone)
     reasons = reasons.where(reasons.notna(), problems)
     reject(times > pd.Timestamp(now or datetime.now(UTC)), LATER)
+    if settings.since is not None:
+        reject(times < TimeFormat(zone=settings.time_zone or "UTC").in_utc(settings.since), BEFORE_SINCE)
     polarity = _numbers(frame["polarity"])
     reject(~polarity.between(-1, 1), NO_POLARITY)
     has_confidence = "confidence" in frame
@@ -84,15 +101,15 @@ def read_answers(path: Path, settings: SignalSettings, now: datetime | None = No
     if "text" in frame:
         columns["text"] = frame["text"][valid].fillna("").astype(str)
     ordered = pd.DataFrame(columns).sort_values("time", kind="stable", ignore_index=True)
-    return Answers(ordered, rejected.reset_index(drop=True), len(frame), has_confidence)
+    return Answers(ordered, rejected.reset_index(drop=True), len(frame), has_confidence, unmapped)
 
 
 def _request(path: Path, settings: SignalSettings) -> ColumnRequest:
     """The columns; `moe infer` writes `predicted_polarity` if its input had a column `polarity` itself."""
     known, names = read_column_names(path), settings.answers.model_dump()
-    for field in ("polarity", "confidence"):
-        if names[field] == field and (renamed := find_column(PREFIX + field, known)) is not None:
-            names[field] = renamed
+    for name in ("polarity", "confidence"):
+        if names[name] == name and (renamed := find_column(PREFIX + name, known)) is not None:
+            names[name] = renamed
     return ColumnRequest(names, frozenset({"text", "confidence"}), "answers")
 
 
@@ -103,6 +120,8 @@ def _numbers(values: pd.Series) -> pd.Series:
 def _no_valid_row(path: Path, rejected: pd.DataFrame) -> Fault:
     first, counts = rejected.iloc[0], rejected["reason"].value_counts()
     remedy = "correct the file, or name other columns with --set answers.NAME=COLUMN"
+    if counts.index[0] == NO_NAME:
+        remedy = "add the names to the file of --names, or name the column of the names with --ticker-column"
     if counts.index[0] == NO_CLOCK:
         remedy = "add the time of day: a date alone does not show whether a text came before the close"
     return Fault(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from moe.signals.evaluate import (
     write_verdict,
 )
 from moe.signals.lexicon import lexicon_polarity
+from moe.signals.names import read_names
 from moe.signals.novelty import find_novel
 from moe.signals.page import render_signal_page
 from moe.signals.prices import Matrix, Prices, adjustment_note, closes_of, read_prices
@@ -44,6 +46,7 @@ class SignalPaths:
         answers: predictions with a ticker and a time.
         prices: closes by ticker and date.
         out: folder to write.
+        names: tickers of names; None takes the answers' column as tickers.
         adjusted: whether the user declares the closes as adjusted for splits and dividends.
         overwrite: replace the folder if an earlier call wrote it.
     """
@@ -51,6 +54,7 @@ class SignalPaths:
     answers: Path
     prices: Path
     out: Path
+    names: Path | None = None
     adjusted: bool = False
     overwrite: bool = False
 
@@ -81,18 +85,23 @@ def run_signal(paths: SignalPaths, settings: SignalSettings) -> SignalReport:
         Fault: if a package is missing, a file cannot be read or is invalid, no ticker has prices, or the folder exists.
     """
     check_extra("signals")
-    check_output_folder(paths.out, [paths.answers, paths.prices], paths.overwrite)
+    read = [path for path in (paths.answers, paths.prices, paths.names) if path is not None]
+    check_output_folder(paths.out, read, paths.overwrite)
     with output_lock(paths.out):
-        answers, prices = read_answers(paths.answers, settings), read_prices(paths.prices, settings)
+        prices = read_prices(paths.prices, settings)
+        names = None if paths.names is None else read_names(paths.names, settings)
+        if names is not None:
+            names = names.with_tickers(prices.frame["ticker"].unique())
+        answers = read_answers(paths.answers, settings, names=names)
         inputs = _combine(answers, prices, settings)
         confidence = inputs.frame["confidence"].to_numpy(float)
         panel = aggregate(inputs.placed, inputs.frame["polarity"].to_numpy(float), confidence, settings)
-        sources = [evaluate_source(ANSWERS, panel, inputs.closes, settings, with_null=True)]
+        sources = [evaluate_source(ANSWERS, panel, inputs.closes, settings)]
         if inputs.texts is not None:
             polarity = lexicon_polarity(inputs.texts)
             if polarity.any():
                 other = aggregate(inputs.placed, polarity, np.ones(len(polarity)), settings)
-                sources.append(evaluate_source(LEXICON, other, inputs.closes, settings, with_null=False))
+                sources.append(evaluate_source(LEXICON, other, inputs.closes, settings))
         by_ticker = ticker_coverage(panel, inputs.closes, inputs.tickers)
         report = _report(paths, settings, answers, prices, inputs, sources, by_ticker)
         page = render_signal_page(report, sources, panel, inputs.sessions.dates, by_ticker, settings)
@@ -128,7 +137,8 @@ def _combine(answers: Answers, prices: Prices, settings: SignalSettings) -> _Inp
         raise Fault(
             f"tickers of the answers in the prices ({', '.join(map(str, closes.columns[:5]))}, …)",
             f"none of {', '.join(map(repr, tickers[:5]))}",
-            suggest(str(tickers[0]), map(str, closes.columns)) + " Name the column with --ticker-column",
+            suggest(str(tickers[0]), map(str, closes.columns))
+            + " Name the column with --ticker-column, or give the tickers of names with --names",
         )
     first = max(0, int(index.min()) - settings.event_sessions - 1)
     last = min(len(sessions), int(index.max()) + settings.horizons[-1] + settings.delay + settings.event_sessions + 1)
@@ -194,6 +204,7 @@ def _report(
     return SignalReport(
         answers=str(paths.answers),
         prices=str(paths.prices),
+        names=None if paths.names is None else str(paths.names),
         calendar=settings.calendar,
         adjusted=paths.adjusted,
         verdict=list(write_verdict(sources[0].result, difference)),
@@ -238,6 +249,7 @@ def _coverage(answers: Answers, prices: Prices, inputs: _Inputs, by_ticker: pd.D
         first_rejected={str(reason): int(line) for reason, line in reasons["min"].items()},
         tickers=len(inputs.tickers),
         priced=len(inputs.priced),
+        unmapped=dict(islice(answers.unmapped.items(), 10)),
         without_prices=[str(ticker) for ticker in unpriced.head(10)],
         sessions=int(used.max() - used.min() + 1),
         first=f"{inputs.sessions.dates[used.min()]:%Y-%m-%d}",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from moe.extras import require
 from moe.signals.prices import Matrix
@@ -18,6 +19,8 @@ Series = NDArray[np.float64]
 """A number of each session (T,); NaN where there is none."""
 MIN_SESSIONS = 10
 """Sessions below which no error of a mean is given."""
+MIN_PERIODS = 5
+"""Returns that do not overlap below which no error of a mean is given."""
 MIN_SHIFTS = 20
 """Shifts below which there is no null."""
 
@@ -29,8 +32,9 @@ class MeanTest:
     Args:
         count: number of values.
         mean: their mean; None without values.
-        t: the mean in units of its error; None for fewer than 10 values or without variance.
-        p: two-sided p-value of `t` under a normal distribution.
+        t: the mean in units of its error; None for too few values or without variance.
+        p: two-sided p-value of `t` under Student's distribution, with as many degrees of freedom as values that do not
+            overlap, less one.
     """
 
     count: int
@@ -44,23 +48,29 @@ def newey_west(series: Series, overlap: int = 1) -> MeanTest:
 
     Args:
         series: values in order (T,); NaN are left out.
-        overlap: sessions that a value covers; the lags are at least one less.
+        overlap: sessions that a value covers.
 
     Returns:
-        the test; the number of lags is the larger of `overlap` − 1 and 4 (n / 100)^(2/9).
+        the test; the number of lags is the larger of 2 (`overlap` − 1) and 4 (n / 100)^(2/9). The weights of the lags
+        fall linearly, so that `overlap` − 1 of them see two thirds of the variance of overlapping returns only.
+
+    References:
+        W. K. Newey and K. D. West, A simple, positive semi-definite, heteroskedasticity and autocorrelation consistent
+        covariance matrix, Econometrica 55 (1987).
     """
     values = series[np.isfinite(series)]
     if not len(values):
         return MeanTest(0, None)
     mean = float(values.mean())
-    if len(values) < MIN_SESSIONS or np.ptp(values) < 1e-12:
+    if len(values) < max(MIN_SESSIONS, MIN_PERIODS * overlap) or np.ptp(values) < 1e-12:
         return MeanTest(len(values), mean)
-    lags = min(len(values) - 1, max(overlap - 1, int(4 * (len(values) / 100) ** (2 / 9))))
+    lags = min(len(values) - 1, max(2 * (overlap - 1), int(4 * (len(values) / 100) ** (2 / 9))))
     linear = require("statsmodels.regression.linear_model", "signals")
     fit = linear.OLS(values, np.ones(len(values))).fit(
         cov_type="HAC", cov_kwds={"maxlags": lags, "use_correction": True}
     )
-    return MeanTest(len(values), mean, float(fit.tvalues[0]), float(fit.pvalues[0]))
+    t = float(fit.tvalues[0])
+    return MeanTest(len(values), mean, t, float(2 * student.sf(abs(t), len(values) / overlap - 1)))
 
 
 def rank_rows(values: Matrix) -> Matrix:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moe.signals.aggregate import SignalPanel
-from moe.signals.correlation import MIN_SESSIONS, RankedRows, Series, ic_row, newey_west, time_shifts
+from moe.signals.correlation import MIN_PERIODS, MIN_SESSIONS, RankedRows, Series, ic_row, newey_west, time_shifts
 from moe.signals.events import event_curves
 from moe.signals.prices import Matrix, forward_returns
 from moe.signals.results import DifferenceResult, IcRow, SourceEvaluation, SpreadResult
@@ -31,9 +31,7 @@ class EvaluatedSource:
     spread: SpreadSeries
 
 
-def evaluate_source(
-    name: str, panel: SignalPanel, closes: Matrix, settings: SignalSettings, *, with_null: bool
-) -> EvaluatedSource:
+def evaluate_source(name: str, panel: SignalPanel, closes: Matrix, settings: SignalSettings) -> EvaluatedSource:
     """Evaluate the signals of a source of polarities.
 
     Args:
@@ -41,9 +39,8 @@ def evaluate_source(
         panel: its signals (T, N).
         closes: of the same sessions and tickers (T, N).
         settings: horizons, quantiles, costs and the rest.
-        with_null: also evaluate the signals shifted in time.
     """
-    shifts, signal = time_shifts(len(closes), settings) if with_null else [], RankedRows.of(panel.signal)
+    shifts, signal = time_shifts(len(closes), settings), RankedRows.of(panel.signal)
     returns = {horizon: forward_returns(closes, horizon, settings.delay) for horizon in settings.horizons}
     rows = {
         horizon: ic_row(signal, RankedRows.of(values), horizon, shifts, settings) for horizon, values in returns.items()
@@ -83,7 +80,8 @@ def _ic_sentence(row: IcRow) -> str:
     if row.mean is None or row.p is None:
         return (
             f"No verdict on whether the signal is related to the returns of {sessions}: {row.sessions:,} sessions have "
-            f"enough tickers with a signal and a return, and it takes {MIN_SESSIONS} that differ."
+            f"enough tickers with a signal and a return, and it takes {max(MIN_SESSIONS, MIN_PERIODS * row.horizon)} "
+            "that differ."
         )
     figures = f"mean information coefficient {row.mean:+.4f}, t {row.t:.1f}, {row.sessions:,} sessions"
     null = f"; shifted in time, 95 % lie from {row.null[0]:+.4f} to {row.null[1]:+.4f}" if row.null else ""
@@ -117,7 +115,7 @@ def evaluation_notes(source: EvaluatedSource, tickers: int, settings: SignalSett
         notes.append("There are too few sessions to shift the signals in time; the null is left out.")
     if not source.result.events:
         notes.append(
-            f"Fewer than 10 surprises of {settings.surprise:g} standard deviations in either direction have returns "
-            "around them; the event study is left out."
+            f"Fewer than 10 sessions have surprises of {settings.surprise:g} standard deviations in one direction and "
+            "returns around them; the event study is left out."
         )
     return notes

@@ -10,8 +10,10 @@ from moe.signals.results import EventCurve
 from moe.signals.settings import SignalSettings
 from moe.signals.spread import BASIS_POINTS
 
-MIN_EVENTS = 10
-"""Surprises below which no curve is given."""
+MIN_SESSIONS = 10
+"""Sessions with surprises below which no curve is given."""
+MIN_BLOCKS = 5
+"""Blocks of sessions that the bootstrap draws at least."""
 
 
 def surprise_scores(mean: Matrix, history: int) -> Matrix:
@@ -44,8 +46,9 @@ def abnormal_returns(closes: Matrix, min_tickers: int) -> Matrix:
 def event_curves(panel: SignalPanel, closes: Matrix, settings: SignalSettings) -> list[EventCurve]:
     """Return the mean cumulative abnormal return around positive and around negative surprises.
 
-    A surprise without a return in one of the sessions around it is left out. The bands resample sessions, since the
-    returns of one session are related.
+    A surprise without a return in one of the sessions around it is left out. The bands resample blocks of as many
+    sessions as are shown after a surprise, since the returns of one session are related, and the curves of surprises
+    that are few sessions apart have returns in common (circular block bootstrap: Politis and Romano, 1992).
     """
     scores = surprise_scores(panel.mean, settings.surprise_history)
     returns = abnormal_returns(closes, settings.min_tickers)
@@ -58,7 +61,7 @@ def event_curves(panel: SignalPanel, closes: Matrix, settings: SignalSettings) -
         offsets = np.arange(-before + 1, after + 1)
         paths = returns[rows[:, None] + offsets, columns[:, None]]  # (M, before + after)
         complete = np.isfinite(paths).all(1)
-        if complete.sum() >= MIN_EVENTS:
+        if len(np.unique(rows[complete])) >= MIN_SESSIONS:
             curves.append(_curve(direction, _cumulate(paths[complete], before), rows[complete], settings))
     return curves
 
@@ -71,15 +74,13 @@ def _cumulate(paths: Matrix, before: int) -> Matrix:
 
 
 def _curve(direction: str, paths: Matrix, sessions: NDArray[np.int64], settings: SignalSettings) -> EventCurve:
-    _, clusters = np.unique(sessions, return_inverse=True)
-    sums = np.zeros((clusters.max() + 1, paths.shape[1]))
-    np.add.at(sums, clusters, paths)
-    sizes = np.bincount(clusters)
-    rng = np.random.default_rng(settings.seed)
-    draws = rng.multinomial(
-        len(sizes), np.full(len(sizes), 1 / len(sizes)), settings.resamples
-    )  # (resamples, clusters)
-    means = draws @ sums / (draws @ sizes)[:, None]
+    at = sessions - sessions.min()
+    sums = np.zeros((at.max() + 1, paths.shape[1]))
+    np.add.at(sums, at, paths)
+    sizes = np.bincount(at)
+    draws = _block_draws(len(sizes), settings)  # (resamples, sessions)
+    drawn = draws @ sizes
+    means = (draws @ sums)[drawn > 0] / drawn[drawn > 0, None]
     low, high = np.quantile(means, [0.025, 0.975], axis=0) * BASIS_POINTS
     before = settings.event_sessions // 2
     return EventCurve(
@@ -90,3 +91,14 @@ def _curve(direction: str, paths: Matrix, sessions: NDArray[np.int64], settings:
         low=low.tolist(),
         high=high.tolist(),
     )
+
+
+def _block_draws(sessions: int, settings: SignalSettings) -> Matrix:
+    """How often each session is drawn (resamples, sessions): blocks of consecutive ones, the last beside the first."""
+    length = max(1, min(settings.event_sessions, sessions // MIN_BLOCKS))
+    rng = np.random.default_rng(settings.seed)
+    starts = rng.integers(0, sessions, (settings.resamples, -(-sessions // length)))
+    drawn = (starts[:, :, None] + np.arange(length)).reshape(settings.resamples, -1) % sessions
+    flat = drawn + sessions * np.arange(settings.resamples)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=settings.resamples * sessions)
+    return np.asarray(counts.reshape(settings.resamples, sessions), float)

@@ -1,6 +1,7 @@
 """The page of a signal: what it covers, whether it is related to later returns, and charts of both."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def render_signal_page(
         _ic_section(sources, dates, settings),
         _spread_section(sources, dates, settings),
         _event_section(sources[0], settings),
-        _coverage_section(report.coverage, panel, dates, coverage),
+        _coverage_section(report.coverage, report.names, panel, dates, coverage),
     ]
     closes = "adjusted" if report.adjusted else "not declared as adjusted"
     return render_page(
@@ -134,7 +135,11 @@ def _event_section(source: EvaluatedSource, settings: SignalSettings) -> Section
 
 
 def _coverage_section(
-    coverage: CoverageResult, panel: SignalPanel, dates: pd.DatetimeIndex, tickers: pd.DataFrame
+    coverage: CoverageResult,
+    names: str | None,
+    panel: SignalPanel,
+    dates: pd.DatetimeIndex,
+    tickers: pd.DataFrame,
 ) -> Section:
     shown = tickers.head(SHOWN_TICKERS)
     title = "By ticker" if len(tickers) <= SHOWN_TICKERS else f"The {SHOWN_TICKERS} tickers with most texts"
@@ -148,6 +153,11 @@ def _coverage_section(
     tables = [
         ReportTable("Answers", ["what", "number"], [[name, f"{value:,}"] for name, value in _totals(coverage)]),
         ReportTable("Rows without effect", ["reason", "rows", "first line"], reasons),
+        ReportTable(
+            f"Names without a ticker in {Path(names).name}, the most frequent" if names else "",
+            ["name", "rows"],
+            [[name, f"{count:,}"] for name, count in coverage.unmapped.items()],
+        ),
         ReportTable(title, ["ticker", "texts", "novel", "sessions with texts", "share", "sessions with prices"], rows),
     ]
     chart = volume_chart(dates, np.asarray(panel.count.sum(1)), np.asarray(panel.novel.sum(1)))

@@ -10,7 +10,7 @@ class IcRow(Result):
         horizon: sessions of the return.
         sessions: number of sessions with enough tickers.
         mean: mean over these sessions; None without any.
-        t: Newey–West t of the mean; None for fewer than 10 sessions or without variance.
+        t: Newey–West t of the mean; None for fewer than 10 sessions, or 5 horizons, or without variance.
         p: two-sided p-value of `t`.
         null: bounds of the middle 95 % of the mean for signals that are shifted in time; None if there are too few
             sessions to shift.
@@ -96,6 +96,7 @@ class CoverageResult(Result):
         first_rejected: line of the first rejected row by reason.
         tickers: tickers with answers.
         priced: of these, tickers with prices.
+        unmapped: names without a ticker in the file of names, the ten most frequent with their rows.
         without_prices: the tickers without prices that have most answers, ten at most.
         sessions: sessions from the first to the last answer.
         first: date of the first of these sessions.
@@ -112,6 +113,7 @@ class CoverageResult(Result):
     first_rejected: dict[str, int]
     tickers: int
     priced: int
+    unmapped: dict[str, int]
     without_prices: list[str]
     sessions: int
     first: str
@@ -136,6 +138,7 @@ class SignalReport(Result):
     Args:
         answers: file of the answers.
         prices: file of the prices.
+        names: file of the tickers of names; None without one.
         calendar: exchange whose sessions count.
         adjusted: whether the user declared the closes as adjusted.
         verdict: sentences on whether the signal is related to later returns; a null result is stated as one.
@@ -148,6 +151,7 @@ class SignalReport(Result):
 
     answers: str
     prices: str
+    names: str | None
     calendar: str
     adjusted: bool
     verdict: list[str]

@@ -1,22 +1,20 @@
 """Sessions of an exchange, and the session for which a text counts: the first whose close is not before it."""
 
+import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from experts.errors import Fault, suggest
+from moe.data.splitting.times import TimeFormat, read_time
 from moe.extras import require
 
-DATE_ONLY = r"^\d{4}(-?\d{2}){0,2}$|^\d{4}-?W\d{2}(-?\d)?$"
-DATE_FIRST = r"^\d{4}-?(?:\d{2}|W)"
-WITH_OFFSET = r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
+DATE_ONLY = re.compile(r"\d{4}(-?\d{2}){0,2}|\d{4}-?W\d{2}(-?\d)?")
 NO_TIME, UNREADABLE, NO_CLOCK = "no time", "a time that is not ISO 8601", "a date without a time of day"
-AMBIGUOUS = "a local time that the change of the clocks skips or repeats"
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Sessions:
         Returns:
             indices (R,); T for texts after the last close.
         """
-        ends = self.closes.as_unit("ns").asi8 - round(cutoff_minutes * 60e9)
-        index = np.searchsorted(ends, pd.DatetimeIndex(times.array).as_unit("ns").asi8, side="left")
+        ends = self.closes.as_unit("us").asi8 - round(cutoff_minutes * 60e6)
+        index = np.searchsorted(ends, pd.DatetimeIndex(times.array).as_unit("us").asi8, side="left")
         return np.asarray(index, np.int64)
 
 
@@ -77,27 +75,13 @@ def open_sessions(calendar: str, start: date, end: date) -> Sessions:
     return Sessions(calendar, exchange.sessions, pd.DatetimeIndex(exchange.closes.array), str(exchange.tz))
 
 
-def check_time_zone(name: str | None) -> None:
-    """Check the name of a time zone.
-
-    Raises:
-        Fault: if it is unknown.
-    """
-    if name is None:
-        return
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        remedy = suggest(name, available_timezones())
-        raise Fault("a time zone such as America/New_York or UTC", repr(name), remedy) from error
-
-
 def parse_times(values: pd.Series, time_zone: str | None) -> tuple[pd.Series, pd.Series]:
     """Parse times of publication.
 
     Args:
         values: ISO 8601 texts, or timestamps (R,).
-        time_zone: of times without an offset; None refuses them.
+        time_zone: of times without an offset; a local time that occurs twice or never is the later one. None refuses
+            such times.
 
     Returns:
         times in UTC (R,), NaT where there is none; and why not (R,), None where there is one.
@@ -108,37 +92,37 @@ def parse_times(values: pd.Series, time_zone: str | None) -> tuple[pd.Series, pd
     if pd.api.types.is_numeric_dtype(values) and values.notna().any():
         example = f"the number {values.dropna().iloc[0]:g}"
         raise Fault("times in ISO 8601 or timestamps", example, "convert them, e.g. by pandas.to_datetime(…, unit='s')")
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        return values.dt.tz_convert("UTC"), _reasons(values.isna(), NO_TIME)
-    if pd.api.types.is_datetime64_dtype(values):
-        problems = _reasons(values.isna(), NO_TIME)
-        times = _localize(values, time_zone, values.notna())
-    else:
-        texts = values.where(values.isna(), values.astype(str).str.strip())
-        blank = texts.isna() | (texts == "")
-        only_date = ~blank & texts.str.match(DATE_ONLY, na=False)
-        rest = ~blank & ~only_date & texts.str.match(DATE_FIRST, na=False)  # pandas reads words such as `today`
-        offset = rest & texts.str.contains(WITH_OFFSET, regex=True, na=False)
-        times = pd.Series(pd.NaT, index=values.index, dtype="datetime64[ns, UTC]")
-        times[offset] = pd.to_datetime(texts[offset], format="ISO8601", utc=True, errors="coerce")
-        naive = pd.to_datetime(texts[rest & ~offset], format="ISO8601", errors="coerce")
-        times[naive.index] = _localize(naive, time_zone, naive.notna())
-        problems = _reasons(blank, NO_TIME)
-        problems[~blank & ~rest] = UNREADABLE
-        problems[only_date] = NO_CLOCK
-        problems[offset & times.isna()] = UNREADABLE
-        problems[naive.index[naive.isna()]] = UNREADABLE
-    problems[times.isna() & problems.isna()] = AMBIGUOUS
-    return times, problems
+    problems = pd.Series(None, index=values.index, dtype=object)
+    if pd.api.types.is_datetime64_any_dtype(values):
+        problems[values.isna()] = NO_TIME
+        if isinstance(values.dtype, pd.DatetimeTZDtype):
+            return values.dt.tz_convert("UTC"), problems
+        return _localize(values, time_zone), problems
+    parsed = [_read(value) for value in values]
+    problems[:] = [result if isinstance(result, str) else None for result in parsed]
+    times = [None if isinstance(result, str) else result for result in parsed]
+    aware = [None if time is None or time.tzinfo is None else time.astimezone(UTC) for time in times]
+    naive = [None if time is None or time.tzinfo is not None else time for time in times]
+    with_offset = pd.Series(aware, index=values.index, dtype="datetime64[us, UTC]")
+    without = pd.Series(naive, index=values.index, dtype="datetime64[us]")
+    return with_offset.where(with_offset.notna(), _localize(without, time_zone)), problems
 
 
-def _reasons(mask: pd.Series, reason: str) -> pd.Series:
-    problems = pd.Series(None, index=mask.index, dtype=object)
-    problems[mask] = reason
-    return problems
+def _read(value: object) -> datetime | str:
+    """Return a time, or why there is none."""
+    if value is None or value is pd.NaT or value != value or not str(value).strip():
+        return NO_TIME
+    if DATE_ONLY.fullmatch(str(value).strip()):
+        return NO_CLOCK
+    try:
+        return read_time(value)
+    except ValueError:
+        return UNREADABLE
 
 
-def _localize(times: pd.Series, time_zone: str | None, known: pd.Series) -> pd.Series:
+def _localize(times: pd.Series, time_zone: str | None) -> pd.Series:
+    """Return times without an offset in UTC (R,), NaT where there is none."""
+    known = times.notna()
     if not known.any():
         return times.dt.tz_localize("UTC")
     if time_zone is None:
@@ -148,7 +132,11 @@ def _localize(times: pd.Series, time_zone: str | None, known: pd.Series) -> pd.S
             f"{times[first].isoformat(sep=' ')} without an offset",
             "pass --time-zone, such as --time-zone America/New_York or --time-zone UTC",
         )
-    return times.dt.tz_localize(time_zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
+    local = times.dt.tz_localize(time_zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
+    zone = TimeFormat(zone=time_zone)
+    for row in np.flatnonzero(known & local.isna()):  # where clocks change
+        local.iloc[row] = zone.in_utc(times.iloc[row].to_pydatetime())
+    return local
 
 
 def parse_dates(values: pd.Series) -> pd.Series:

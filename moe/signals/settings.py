@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from experts.errors import Fault
 from experts.yaml_io import read_document
 from moe.config.messages import validate_settings
 from moe.config.overrides import apply_override
+from moe.data.splitting.times import TimeZone
 
 
 def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -44,14 +46,28 @@ class PriceColumns(BaseModel):
     close: str = Field("close", description="column with the closing price")
 
 
+class NameColumns(BaseModel):
+    """Names of the columns of the file of names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("name", description="column with the name of a firm")
+    ticker: str = Field("ticker", description="column with its ticker, as the prices spell it")
+
+
 class SignalSettings(BaseModel):
     """Settings of one signal and its evaluation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calendar: str = Field("XNYS", description="exchange whose sessions count, by its name in exchange_calendars")
-    time_zone: str | None = Field(
+    time_zone: TimeZone | None = Field(
         None, description="time zone of times without an offset, such as `America/New_York`; null refuses such times"
+    )
+    since: datetime | None = Field(
+        None,
+        description="time before which answers do not count, such as the end of the texts that trained the model; "
+        "without an offset in `time_zone`, or UTC; null counts all",
     )
     cutoff_minutes: float = Field(
         0,
@@ -113,6 +129,7 @@ class SignalSettings(BaseModel):
     seed: int = Field(13, ge=0, lt=2**31, description="seed of the resamples and the shifts")
     answers: AnswerColumns = AnswerColumns()
     prices: PriceColumns = PriceColumns()
+    names: NameColumns = NameColumns()
 
 
 def read_signal_settings(

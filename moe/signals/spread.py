@@ -20,7 +20,7 @@ class SpreadSeries:
     Args:
         gross: return of the session after the entry, before costs; NaN without a position.
         net: after the costs of the trades at the entry.
-        turnover: value traded at the entry, in units of one side's capital.
+        turnover: value traded at the entry, and at the exit if no position follows, in units of one side's capital.
         quantiles: mean return of each quantile (T, Q); NaN for an empty one.
     """
 
@@ -55,7 +55,9 @@ def spread_series(signal: Matrix, closes: Matrix, settings: SignalSettings) -> S
     top, bottom = _equal_weights(groups == settings.quantiles), _equal_weights(groups == 1)
     held = np.asarray(top.any(1) & bottom.any(1))
     weights = np.where(held[:, None], top - bottom, 0)
-    turnover = np.abs(np.diff(weights, axis=0, prepend=0)).sum(1)
+    traded = np.abs(np.diff(weights, axis=0, prepend=0)).sum(1)
+    exits = ~np.append(held[1:], True)  # a position that no other follows is closed in the session after
+    turnover = traded + np.where(exits, np.append(traded[1:], 0), 0)
     earns &= held
     gross = np.where(earns, (weights * returns).sum(1), np.nan)
     quantiles = np.stack(

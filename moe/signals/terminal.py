@@ -27,5 +27,7 @@ def signal_view(report: SignalReport) -> RenderableType:
         f"rows without effect: {count:,} with {reason}, the first in line {coverage.first_rejected[reason]:,}"
         for reason, count in coverage.rejected.items()
     ]
+    unmapped = [f"{name!r} {count:,}" for name, count in coverage.unmapped.items()]
+    rejected += [f"names without a ticker: {', '.join(unmapped)}"] if unmapped else []
     lines = [used, *rejected, *report.notes, "No trading and no advice: see docs/quant.md.", f"written to {report.out}"]
     return Group(*[Text(sentence, style="bold") for sentence in report.verdict], table, *map(Text, lines))

@@ -55,7 +55,8 @@ def chart_axes(plan: SweepPlan) -> list[Axis]:
         for values in combinations:
             for name, number in numeric_values(values).items():
                 distinct.setdefault(name, set()).add(number)
-        if varying := [name for name, numbers in distinct.items() if len(numbers) > 1]:
+        varying = [name for name, numbers in distinct.items() if len(numbers) > 1 and name not in plan.fold_keys]
+        if varying:
             axes.append(Axis(varying[0], tuple(combinations[0])))
     ranges = plan.settings.search.ranges if plan.settings.search else {}
     return axes + [Axis(key, (key,)) for key in ranges]

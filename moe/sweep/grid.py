@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from moe.config.run import RunSettings, load_run
 from moe.runs.preflight import check_config
 from moe.sweep.settings import SearchRange, SweepSettings, split_keys
 
-OWN_KEYS = ("run", "until", "over", "seeds", "search")
+OWN_KEYS = ("run", "until", "over", "seeds", "folds", "search")
 Values = dict[str, Any]
 """Values by dotted setting."""
 
@@ -56,6 +56,7 @@ class SweepPlan:
         settings: content of the file.
         config: config of the run.
         sets: overrides of every trial, applied before its own values.
+        fold_keys: settings that name the fold of a trial, among those of `settings.over`; empty without folds.
         positions: where the values of the file were written.
     """
 
@@ -64,6 +65,7 @@ class SweepPlan:
     settings: SweepSettings
     config: Path
     sets: tuple[str, ...]
+    fold_keys: tuple[str, ...] = ()
     positions: Positions = field(default_factory=dict, repr=False)
 
     def axes(self) -> list[list[Values]]:
@@ -145,15 +147,16 @@ class SweepPlan:
         return self.settings.seeds or (trial.run.seed,)
 
 
-def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) -> SweepPlan:
-    """Read a sweep file, or a run's config with `over` only.
+def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = (), *, folds: bool = False) -> SweepPlan:
+    """Read a sweep file, or a run's config with `over` or `folds` only.
 
     Args:
         sets: `key=value` overrides of every trial.
         over: `key=v1,v2`, added to the keys of the file or replacing them; `seed=…` sets the seeds.
+        folds: train every fold, as `folds: true` in the file.
 
     Raises:
-        Fault: with every error of the file at once.
+        Fault: with every error of the file at once; or if there are to be folds, and the run has none.
     """
     source = find_config(path)
     document = read_document(source)
@@ -162,10 +165,40 @@ def read_plan(path: Path, sets: Sequence[str] = (), over: Sequence[str] = ()) ->
         raw = {"run": str(source.resolve())}
     for override in over:
         _add_over(raw, override, positions)
+    raw |= {"folds": True} if folds else {}
     settings, errors = validate_settings(SweepSettings, raw, positions)
     if settings is None:
         raise ConfigFault(str(path), errors)
-    return SweepPlan(source.stem, str(path), settings, _find_run_config(settings, source), tuple(sets), positions)
+    config = _find_run_config(settings, source)
+    plan = SweepPlan(source.stem, str(path), settings, config, tuple(sets), positions=positions)
+    return with_folds(plan, load_run(config, sets)) if settings.folds else plan
+
+
+def with_folds(plan: SweepPlan, run: RunSettings) -> SweepPlan:
+    """Return a plan that also varies the fold of every trained domain that has folds, of all of them together.
+
+    Raises:
+        Fault: if none has folds, their numbers differ, or the fold is swept already.
+    """
+    counts: dict[str, int] = {}
+    for name in plan.trained_domains(run) if plan.settings.until == "expert" else run.domains:
+        for task in (domain := run.domains[name]).tasks or [""]:
+            split = domain.tasks[task].split if task else domain.split
+            if split.fold_count is not None:
+                counts[f"domains.{name}.{f'tasks.{task}.' if task else ''}split.fold"] = split.fold_count
+    if not counts:
+        raise Fault(
+            f"a domain with split.walk_forward or split.folds in {plan.config}", "none", "see docs/data.md for folds"
+        )
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{count} of {key.removesuffix('.split.fold')}" for key, count in counts.items())
+        raise Fault("as many folds in every domain that has folds", found, "change them, or name one domain")
+    if swept := [key for joined in plan.settings.over for key in split_keys(joined) if key in counts]:
+        raise Fault("folds that are not swept otherwise", f"{swept[0]} under over", "remove it, or folds")
+    numbers = range(next(iter(counts.values())))
+    values = [number if len(counts) == 1 else [number] * len(counts) for number in numbers]
+    over = plan.settings.over | {", ".join(counts): values}
+    return replace(plan, settings=plan.settings.model_copy(update={"over": over}), fold_keys=tuple(counts))
 
 
 def is_sweep(path: Path) -> bool:

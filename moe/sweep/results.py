@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from moe.drift.comparison import DriftComparison
 from moe.results.base import Result
 from moe.results.metrics import LabelMetrics, MetricFields, ScoreMetrics
 from moe.sweep.grid import Values
@@ -143,6 +144,44 @@ class TrialSummary(Result):
         return self.validation if name == "validation" else self.test
 
 
+class FoldMeasures(Result):
+    """What is measured of a trained fold beside the trial's metrics.
+
+    Args:
+        fold: its number, from 0.
+        periods: first and last time of the rows by split, in ISO 8601 and UTC; None for folds without times.
+        rows: number of rows by split.
+        tfidf: test metrics of TF-IDF with logistic regression, trained on the fold's training rows.
+        majority: those of the most frequent label of the training rows.
+        drift: comparison of the test rows with the validation rows, by the domain that the model is for, or `all`.
+    """
+
+    fold: int
+    periods: dict[str, tuple[str, str]] | None
+    rows: dict[str, int]
+    tfidf: TrialFigures
+    majority: TrialFigures
+    drift: dict[str, DriftComparison]
+
+
+class FoldRow(Result):
+    """A fold of one trial.
+
+    Args:
+        point: key of the trial.
+        settings: its values other than the fold, if they vary.
+        seeds: number of seeds over which the metrics are means.
+        test: mean test metrics over seeds.
+        measures: of the first seed.
+    """
+
+    point: str
+    settings: Values
+    seeds: int
+    test: dict[str, MeanSd]
+    measures: FoldMeasures
+
+
 class SweepSummary(Result):
     """All trials of a sweep, the content of `sweep.json`.
 
@@ -156,6 +195,7 @@ class SweepSummary(Result):
         failed: why training failed, by trial and seed.
         folder: of the sweep.
         charts: paths of the charts.
+        folds: the folds in order; empty for a sweep without folds.
     """
 
     name: str
@@ -167,3 +207,4 @@ class SweepSummary(Result):
     failed: dict[str, str] = Field(default_factory=dict)
     folder: str = ""
     charts: list[str] = Field(default_factory=list)
+    folds: list[FoldRow] = Field(default_factory=list)

@@ -62,7 +62,9 @@ def _open_study(plan: SweepPlan, out: Path) -> "Study":
 
 def _study_name(plan: SweepPlan) -> str:
     """Hash what is searched: one journal holds a study for each config, so trials of another config are not reused."""
-    settings = plan.settings.model_dump(mode="json", by_alias=True, exclude={"run": True, "search": {"trials"}})
+    settings = plan.settings.model_dump(
+        mode="json", by_alias=True, exclude={"run": True, "folds": True, "search": {"trials"}}
+    )
     corners = [trial.key for trial in plan.trials(plan.corners())]
     return short_hash([settings, list(plan.sets), corners])
 

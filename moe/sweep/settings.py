@@ -65,14 +65,19 @@ class SweepSettings(BaseModel):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], AfterValidator(_check_distinct)] = Field(
         (), description="seeds from which each trial is trained; the run's own by default"
     )
+    folds: bool = Field(
+        False, description="train every fold of the domains that have folds, in time or at random; for a grid"
+    )
     search: SearchSettings | None = Field(None, description="sample trials with Optuna instead of the full grid")
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         ranges = [] if self.search is None else list(self.search.ranges)
         keys = [name for key in self.over for name in split_keys(key)] + ranges
-        if not keys:
-            raise ValueError("nothing to sweep: add settings under over, or ranges under search")
+        if not keys and not self.folds:
+            raise ValueError("nothing to sweep: add settings under over, ranges under search, or folds")
+        if self.folds and self.search is not None:
+            raise ValueError("folds are for a grid, not for a search; remove one of them")
         if "seed" in keys:
             raise ValueError("seeds are not a setting to sweep: write seeds: [13, 42]")
         if repeated := sorted({key for key in keys if keys.count(key) > 1}):

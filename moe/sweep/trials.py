@@ -46,14 +46,19 @@ def is_finished(work: Workspace) -> bool:
     return (work.out / RESULT).is_file()
 
 
-def run_trial(plan: SweepPlan, trial: Trial, seed: int, out: Path) -> TrialResult:
+def run_trial(plan: SweepPlan, trial: Trial, work: Workspace) -> TrialResult:
     """Train and evaluate a trial from one seed, or read its finished result.
+
+    Args:
+        plan: the sweep.
+        trial: the trial.
+        work: its workspace, see `trial_workspace`.
 
     Raises:
         Fault: if reading the data or training fails.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    work = trial_workspace(plan, trial, seed, out)
+    seed = work.run.seed
     if (finished := read_result(work.out / RESULT, TrialResult)) is not None:
         return finished.model_copy(update={"point": trial.key, "settings": trial.values, "seed": seed})
     until, domains = plan.settings.until, plan.trained_domains(trial.run)
@@ -113,7 +118,7 @@ def evaluate_trial(work: Workspace, until: str, domains: Sequence[str]) -> tuple
     tasks: dict[Split, dict[str, LabelMetrics]] = {split: {} for split in SPLITS}
     scores: dict[Split, dict[str, ScoreMetrics]] = {split: {} for split in SPLITS}
     parameters = 0
-    for model, template, length, names in _trained_models(work, until, domains):
+    for model, template, length, names in trained_models(work, until, domains):
         parameters += count_trained_parameters(model, work.frozen_experts)
         for split in SPLITS:
             if len(rows := work.rows(split, names)):
@@ -123,7 +128,7 @@ def evaluate_trial(work: Workspace, until: str, domains: Sequence[str]) -> tuple
     return {split: average_metrics(tasks[split], scores[split]) for split in SPLITS}, parameters
 
 
-def _trained_models(
+def trained_models(
     work: Workspace, until: str, domains: Sequence[str]
 ) -> Iterator[tuple[Mixture, str, int, list[str]]]:
     """Yield the models to evaluate, each with its template, its maximum length and the domains of its rows."""

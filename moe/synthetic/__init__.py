@@ -5,7 +5,7 @@ It demonstrates the pipeline and is no benchmark; reading real data is left to `
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TypedDict
@@ -14,6 +14,7 @@ from experts.atomic_io import write_text
 from experts.errors import Fault
 from experts.outputs import check_output_file
 from moe.synthetic import forum, macro, micro, news, quant
+from moe.synthetic.dated import draw_times, entity_of, name_rows, price_rows
 from moe.synthetic.grammar import DrawnText, Grammar, Side, draw_text
 
 GRAMMARS: dict[str, Grammar] = {
@@ -26,6 +27,8 @@ GRAMMARS: dict[str, Grammar] = {
 DOMAINS = tuple(GRAMMARS)
 LABELS = {-1: "negative", 0: "neutral", 1: "positive"}
 COLUMNS = ("id", "text", "label", "score", "domain", "lang", "split")
+DATED_COLUMNS = (*COLUMNS, "published_at", "entity")
+PRICES, NAMES = "prices.csv", "names.csv"
 MIN_ROWS, MAX_ROWS = 30, 10_000
 
 README = """# A made-up sample
@@ -54,6 +57,17 @@ missed, a question has no sentiment. Some words have another sign in another dom
 cheap, sick, squeeze, tightening.
 The templates and slot words of test occur in no training or validation text of any domain (figures and function words
 such as "not" or "from" do). Validation uses the templates and words of training, so it is easier than test.
+"""
+DATED_README = """
+With `--dated`, rows also have:
+
+| column | contents |
+|---|---|
+| published_at | a time in 2023 or 2024, UTC, increasing from row to row |
+| entity | what the text is about, as it writes it: a ticker on the forum, a firm in news, else empty |
+
+`names.csv` gives the tickers of the firms, and `prices.csv` closes of every ticker. The closes are random walks that no
+text has to do with.
 """
 
 
@@ -100,12 +114,18 @@ def generate(domain: str, rows: int = 2400, seed: int = 13) -> list[SampleRow]:
 
 
 def write_sample(
-    out: Path, rows: int = 2400, seed: int = 13, domains: Sequence[str] = DOMAINS, overwrite: bool = False
+    out: Path,
+    rows: int = 2400,
+    seed: int = 13,
+    domains: Sequence[str] = DOMAINS,
+    overwrite: bool = False,
+    dated: bool = False,
 ) -> list[Path]:
     """Write `<domain>.csv` for each domain, and a README that states that they are made up; each file atomically.
 
     Args:
         overwrite: replace existing files of another content.
+        dated: add the columns `published_at` and `entity`, which change no other.
 
     Returns:
         Paths of the CSV files, in the order of `domains`.
@@ -114,14 +134,32 @@ def write_sample(
         Fault: as `generate`, before anything is written; or if the folder cannot be written, or a file exists with
             another content and `overwrite` is false.
     """
-    files = {out / f"{domain}.csv": _csv(generate(domain, rows, seed)) for domain in domains}
-    contents = {out / "README.md": README.format(seed=seed, rows=rows, domains=", ".join(domains)), **files}
+    files = {out / f"{domain}.csv": _csv(_records(domain, rows, seed, dated)) for domain in domains}
+    readme = README.format(seed=seed, rows=rows, domains=", ".join(domains)) + (DATED_README if dated else "")
+    _write_files({out / "README.md": readme, **files}, overwrite)
+    return list(files)
+
+
+def write_market(out: Path, seed: int = 13, overwrite: bool = False) -> list[Path]:
+    """Write `prices.csv` and `names.csv` for a dated sample, each file atomically.
+
+    Returns:
+        Paths of both files.
+
+    Raises:
+        Fault: if the folder cannot be written, or a file exists with another content and `overwrite` is false.
+    """
+    files = {out / PRICES: _csv(price_rows(seed)), out / NAMES: _csv(name_rows())}
+    _write_files(files, overwrite)
+    return list(files)
+
+
+def _write_files(contents: Mapping[Path, str], overwrite: bool) -> None:
     changed = {path: content for path, content in contents.items() if not _holds(path, content)}
     for path in changed:
         check_output_file(path, (), overwrite)
     for path, content in changed.items():
         write_text(path, content)
-    return list(files)
 
 
 def _holds(path: Path, content: str) -> bool:
@@ -174,9 +212,19 @@ def _to_row(domain: str, number: int, split: str, draw: DrawnText, random: Rando
     }
 
 
-def _csv(rows: list[SampleRow]) -> str:
+def _records(domain: str, rows: int, seed: int, dated: bool) -> Iterator[Sequence[object]]:
+    """Yield the header and the rows of a domain's file."""
+    yield DATED_COLUMNS if dated else COLUMNS
+    generated = generate(domain, rows, seed)
+    if not dated:
+        yield from (tuple(row.values()) for row in generated)
+        return
+    entities = (entity_of(domain, draw) for _, draw in generate_draws(domain, rows, seed))
+    for row, time, entity in zip(generated, draw_times(domain, rows, seed), entities, strict=True):
+        yield *row.values(), time, entity
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(stream, lineterminator="\n").writerows(rows)
     return stream.getvalue()

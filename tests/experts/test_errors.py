@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from experts.errors import Fault, suggest
+from experts.errors import Fault, check_choice, suggest
 from moe.config.messages import ConfigFault
 from moe.inference.finite import NonFiniteScores
 
@@ -59,3 +59,9 @@ def test_fault_of_a_subclass_with_other_arguments_survives_a_pickle() -> None:
     assert type(copy) is ConfigFault
     assert (str(copy), copy.faults) == (str(fault), fault.faults)
     assert issubclass(NonFiniteScores, Fault)
+
+
+def test_check_choice_returns_the_choice_and_names_all_of_them_otherwise() -> None:
+    assert check_choice("soft", ("soft", "hard"), "--routing") == "soft"
+    with pytest.raises(Fault, match=r"Expected --by a, b or clear; found 'cleer'\. Did you mean clear\?"):
+        check_choice("cleer", ("a", "b", "clear"), "--by")

@@ -1,6 +1,7 @@
-"""Times of rows: their format in a file, the zone of those without one, and periods such as 3 months.
+"""Times: their format in a file, the zone of those without one, and periods such as 3 months.
 
-Kept free of heavy imports, since the configuration imports it.
+Splits, drift by month and signals read times here, so that all of them read the same ones. Kept free of heavy
+imports, since the configuration imports it.
 """
 
 import calendar
@@ -11,11 +12,44 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from experts.errors import suggest
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 UNIX = {"unix": 1_000_000, "unix_ms": 1_000}
 """Formats of times that are numbers, with the microseconds of their unit."""
 _PERIOD = re.compile(r"(\d{1,5})([hdwmy])")
 _HOURS = {"h": 1, "d": 24, "w": 7 * 24}
+_BEFORE_OFFSET = re.compile(r"(?<=\d) (?=[+-]\d{2}:?\d{2}$)")
+
+
+def _check_zone(zone: str) -> str:
+    if zone not in (zones := available_timezones()):
+        raise ValueError(f"expected a time zone such as UTC or America/New_York, not {zone!r}; {suggest(zone, zones)}")
+    return zone
+
+
+TimeZone = Annotated[str, AfterValidator(_check_zone)]
+"""IANA name of a time zone."""
+
+
+def read_time(value: object, pattern: str | None = None) -> datetime:
+    """Return the time that a value of a file is; without a zone if it names none.
+
+    Args:
+        value: a time, a date (its first moment), or a text of one.
+        pattern: of the text, as for `strptime`; None is ISO 8601.
+
+    Raises:
+        ValueError: if it is no time.
+    """
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, time())
+    if isinstance(value, bool | int | float):
+        raise ValueError("a number")
+    text = str(value).strip()
+    return datetime.strptime(text, pattern) if pattern else datetime.fromisoformat(_BEFORE_OFFSET.sub("", text))
 
 
 class TimeFormat(BaseModel):
@@ -23,7 +57,7 @@ class TimeFormat(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    zone: str = Field(
+    zone: TimeZone = Field(
         "UTC",
         description="IANA name of the zone of times that name none, such as America/New_York; a local time that occurs "
         "twice or never, where clocks change, counts as the later one",
@@ -32,13 +66,6 @@ class TimeFormat(BaseModel):
         None,
         description="pattern of `strptime`, such as %d/%m/%Y, or `unix` (seconds) or `unix_ms`; null is ISO 8601",
     )
-
-    @field_validator("zone")
-    @classmethod
-    def _check_zone(cls, zone: str) -> str:
-        if zone not in available_timezones():
-            raise ValueError("expected the IANA name of a time zone, such as UTC, Europe/London or America/New_York")
-        return zone
 
     @field_validator("format")
     @classmethod
@@ -58,17 +85,7 @@ class TimeFormat(BaseModel):
         """
         if self.format in UNIX:
             return round(float(str(value)) * UNIX[str(self.format)])
-        return microseconds(self.in_utc(self._parsed(value)))
-
-    def _parsed(self, value: object) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        if isinstance(value, date):
-            return datetime.combine(value, time())
-        if isinstance(value, bool | int | float):
-            raise ValueError("a number")
-        text = str(value).strip()
-        return datetime.fromisoformat(text) if self.format is None else datetime.strptime(text, self.format)
+        return microseconds(self.in_utc(read_time(value, self.format)))
 
     def date_of(self, value: int) -> date:
         """Return the date in `zone` of a time in microseconds since 1970 in UTC."""

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from experts.errors import Fault
+from experts.errors import Fault, check_choice
 from experts.locks import output_lock
 from moe.console import format_duration, info, progress_bar
 from moe.inference.bulk.ray import predict_shards_with_ray, ray_is_installed
@@ -44,8 +44,7 @@ def check_bulk_paths(
     Raises:
         Fault: for an unknown engine, a missing dataset or folder, or an option that bulk inference does not have.
     """
-    if engine not in ENGINES:
-        raise Fault(f"--engine {' or '.join(ENGINES)}", repr(engine), "use one of them")
+    check_choice(engine, ENGINES, "--engine")
     if texts or spreadsheet or targets:
         option = "texts" if texts else "--target" if targets else "--spreadsheet"
         raise Fault("only --file and --out-dir with --engine", option, f"remove {option}")

@@ -54,5 +54,5 @@ def test_select_by_uncertainty_starts_with_the_smallest_margin() -> None:
 
 
 def test_unknown_strategy_is_refused() -> None:
-    with pytest.raises(Fault, match="--by uncertainty, disagreement, diversity, mixed, random; found 'best'"):
+    with pytest.raises(Fault, match="--by uncertainty, disagreement, diversity, mixed or random; found 'best'"):
         check_strategy("best")

@@ -23,6 +23,11 @@ def test_mean_is_weighted_by_confidence() -> None:
     assert panel.count[0, 0] == 2
 
 
+def test_texts_of_equal_polarity_have_no_dispersion() -> None:
+    panel = panel_of([(0, 0.3, weight, True) for weight in (0.9, 0.8, 0.33)])
+    assert panel.dispersion[0, 0] == pytest.approx(0, abs=1e-15)  # a difference of squares leaves 1e-9
+
+
 def test_near_duplicates_are_counted_and_have_no_weight() -> None:
     panel = panel_of([(0, 1.0, 0.9, True), (0, -1.0, 0.9, False)])
     assert (panel.count[0, 0], panel.novel[0, 0], panel.mean[0, 0]) == (2, 1, 1)

@@ -8,6 +8,7 @@ import pytest
 
 from experts.errors import Fault
 from moe.signals.answers import (
+    BEFORE_SINCE,
     LATER,
     NO_CONFIDENCE,
     NO_POLARITY,
@@ -16,7 +17,7 @@ from moe.signals.answers import (
     read_answers,
 )
 from moe.signals.sessions import NO_CLOCK, UNREADABLE
-from moe.signals.settings import AnswerColumns, SignalSettings
+from moe.signals.settings import AnswerColumns, SignalSettings, read_signal_settings
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 GOOD = {"ticker": "A", "time": "2024-03-06T10:00:00Z", "polarity": 0.5, "confidence": 0.8, "text": "profit rose"}
@@ -42,6 +43,14 @@ def test_answers_are_ordered_by_time_in_every_format(tmp_path: Path, kind: str) 
     assert answers.frame["polarity"].tolist() == [0.5, 0.5]
     assert answers.frame["text"].tolist() == ["profit rose"] * 2
     assert (answers.rows, len(answers.rejected)) == (2, 0)
+
+
+def test_answers_before_since_do_not_count(tmp_path: Path) -> None:
+    times = ["2024-03-06T04:59:59Z", "2024-03-06T05:00:00Z", "2024-03-06 00:00:00"]
+    settings = read_signal_settings(None, ['since="2024-03-06"'], time_zone="America/New_York")
+    answers = read_answers(file_of(tmp_path, *({"time": time} for time in times)), settings, NOW)
+    assert answers.frame["line"].tolist() == [2, 3]
+    assert answers.rejected.to_dict("list") == {"line": [1], "reason": [BEFORE_SINCE]}
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])

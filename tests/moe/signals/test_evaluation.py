@@ -31,8 +31,8 @@ def panel_of(signal: Matrix, mean: Matrix | None = None) -> SignalPanel:
     )
 
 
-def evaluated(signal: Matrix, closes: Matrix, settings: SignalSettings = SETTINGS, *, with_null: bool = True):
-    return evaluate_source("answers", panel_of(signal), closes, settings, with_null=with_null)
+def evaluated(signal: Matrix, closes: Matrix, settings: SignalSettings = SETTINGS):
+    return evaluate_source("answers", panel_of(signal), closes, settings)
 
 
 def test_forward_returns_start_at_the_close_of_the_session() -> None:
@@ -101,11 +101,30 @@ def test_newey_west_error_grows_with_autocorrelation() -> None:
     assert newey_west(np.array([np.nan])).mean is None
 
 
+def test_newey_west_rarely_finds_a_mean_in_overlapping_returns_without_one() -> None:
+    rng, found = np.random.default_rng(12), 0
+    for _ in range(200):
+        sums = np.convolve(rng.normal(size=319), np.ones(20), "valid")  # 300 returns over 20 sessions each
+        test = newey_west(sums, 20)
+        assert test.p is not None
+        found += test.p < 0.05
+    assert found <= 25  # with 19 lags and a normal distribution it would be 30
+    assert newey_west(np.arange(99.0), 20).t is None
+    assert newey_west(np.arange(100.0), 20).t is not None
+
+
 def test_shifts_are_longer_than_signals_and_returns_last() -> None:
     shifts = time_shifts(120, SETTINGS)
     assert min(shifts) > SETTINGS.max_age + SETTINGS.horizons[-1]
     assert max(shifts) < 120 - SETTINGS.max_age - SETTINGS.horizons[-1]
     assert time_shifts(20, SETTINGS) == []
+
+
+def test_null_of_shifted_times_is_given_for_every_source() -> None:
+    _, closes = random_walks()
+    for name in ("answers", "lexicon"):
+        source = evaluate_source(name, panel_of(np.random.default_rng(3).normal(0, 1, SHAPE)), closes, SETTINGS)
+        assert all(row.null is not None and row.null[0] < row.null[1] for row in source.result.ic)
 
 
 def test_null_of_tickers_that_always_rise_is_not_taken_for_timing() -> None:
@@ -148,6 +167,16 @@ def test_spread_pays_for_what_it_trades() -> None:
     assert np.allclose(spread_series(constant, closes, SETTINGS).gross[:-1], top - bottom)
 
 
+def test_spread_pays_for_the_exit_if_no_position_follows() -> None:
+    _, closes = random_walks()
+    constant = np.tile(np.arange(SHAPE[1], dtype=float), (SHAPE[0], 1))
+    constant[50:53] = np.nan
+    series = spread_series(constant, closes, SETTINGS)
+    assert np.isnan(series.net[50:53]).all()
+    assert series.turnover[[49, 53]] == pytest.approx([2, 2])
+    assert np.nansum(series.turnover) == pytest.approx(6)  # opened twice, closed once
+
+
 def test_surprises_compare_with_earlier_sessions_only() -> None:
     mean = np.random.default_rng(7).normal(0, 1, (40, 2))
     mean[::3, 1] = np.nan
@@ -174,6 +203,27 @@ def test_event_curves_show_a_planted_reaction_within_their_bands() -> None:
     assert curve.low[at + 1] > 50
     assert curve.mean[at - 1] < 200
     assert all(low <= middle <= high for low, middle, high in zip(curve.low, curve.mean, curve.high, strict=True))
+
+
+def test_event_bands_hold_the_truth_where_surprises_share_returns() -> None:
+    rng, held = np.random.default_rng(13), 0
+    for _ in range(100):
+        closes = 100 * np.cumprod(1 + rng.normal(0, 0.02, (200, 12)), axis=0)
+        mean = rng.normal(0, 0.01, closes.shape)
+        for start in rng.integers(30, 180, 12):  # four surprises in a row, whose curves have returns in common
+            mean[start : start + 4, rng.integers(12)] = 3
+        curve = event_curves(panel_of(mean, mean), closes, SETTINGS)[0]
+        held += curve.low[-1] <= 0 <= curve.high[-1]
+    assert held >= 85  # bands that draw single sessions hold it in 81
+
+
+def test_event_study_needs_surprises_in_ten_sessions() -> None:
+    _, closes = random_walks()
+    mean = np.where(np.arange(SHAPE[0]) % 2, 0.01, -0.01)[:, None] * np.ones(SHAPE)
+    for sessions, curves in ((9, 0), (10, 1)):
+        surprising = mean.copy()
+        surprising[30 + 8 * np.arange(sessions), :3] = 3
+        assert len(event_curves(panel_of(surprising, surprising), closes, SETTINGS)) == curves
 
 
 def test_null_result_is_stated_as_one_and_a_relation_as_a_relation() -> None:

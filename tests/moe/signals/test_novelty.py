@@ -31,6 +31,8 @@ ODD = [
     "苹果公司今天宣布利润大幅增长!",
     "Ünïcode, ＦＵＬＬ width",
     "it's 3.5%",
+    "Straße ist groß genug",
+    "STRASSE IST GROSS GENUG",
 ]
 
 

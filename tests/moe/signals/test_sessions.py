@@ -5,18 +5,19 @@ import pytest
 from signal_files import sessions_of
 
 from experts.errors import Fault
+from moe.data.splitting.times import TimeFormat
 from moe.signals.sessions import (
-    AMBIGUOUS,
     NO_CLOCK,
     NO_TIME,
     UNREADABLE,
-    check_time_zone,
     open_sessions,
     parse_dates,
     parse_times,
 )
+from moe.signals.settings import read_signal_settings
 
 NEW_YORK = "America/New_York"
+NEW_YORK_TIMES = TimeFormat(zone=NEW_YORK)
 
 
 def session_of(time: str, cutoff_minutes: float = 0) -> str:
@@ -71,10 +72,27 @@ def test_times_with_an_offset_keep_it_whatever_the_time_zone() -> None:
 
 
 def test_times_that_cannot_be_used_have_a_reason() -> None:
-    values = pd.Series(["2024-03-10 02:30", "2024-11-03 01:30", "now", "06.03.2024 16:00", "", None, "2024-03-06"])
+    day = pd.Timestamp("2024-03-06").date()
+    values = pd.Series(
+        ["now", "06.03.2024 16:00", "", None, pd.NaT, float("nan"), "2024-03-06", "2024-03", day], dtype=object
+    )
     times, problems = parse_times(values, NEW_YORK)
     assert times.isna().all()
-    assert problems.tolist() == [AMBIGUOUS, AMBIGUOUS, UNREADABLE, UNREADABLE, NO_TIME, NO_TIME, NO_CLOCK]
+    assert problems.tolist() == [UNREADABLE, UNREADABLE, *[NO_TIME] * 4, *[NO_CLOCK] * 3]
+
+
+def test_local_times_that_occur_twice_or_never_are_the_later_one_as_in_splits() -> None:
+    texts = ["2024-03-10 02:30", "2024-11-03 01:30", "2024-06-03 01:30"]
+    expected = [NEW_YORK_TIMES.parse(text) for text in texts]
+    for values in (pd.Series(texts), pd.Series(pd.to_datetime(texts))):
+        times, problems = parse_times(values, NEW_YORK)
+        assert problems.isna().all()
+        assert times.dt.as_unit("us").astype("int64").tolist() == expected
+
+
+def test_times_of_any_year_are_read() -> None:
+    times, _ = parse_times(pd.Series(["0001-01-01T10:00Z", "2024-03-06T10:00Z", "9999-12-31T10:00Z"]), None)
+    assert sessions_of().assign(times).tolist() == [0, 44, len(sessions_of())]
 
 
 def test_numbers_are_refused_as_times() -> None:
@@ -83,8 +101,8 @@ def test_numbers_are_refused_as_times() -> None:
 
 
 def test_unknown_time_zones_and_calendars_are_refused_with_a_suggestion() -> None:
-    with pytest.raises(Fault, match="America/New_York"):
-        check_time_zone("America/NewYork")
+    with pytest.raises(Fault, match="did you mean America/New_York"):
+        read_signal_settings(None, time_zone="America/NewYork")
     with pytest.raises(Fault, match="XNYS"):
         open_sessions("XNYSE", pd.Timestamp("2024-01-02").date(), pd.Timestamp("2024-01-05").date())
 
