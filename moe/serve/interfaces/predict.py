@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, conlist, create_model
 
+from experts.errors import Fault
 from moe.serve.engine_classify import ClassifyRequest
-from moe.serve.errors import TEI_PATH, TextEmbeddingsError, encode_answer, error_responses
+from moe.serve.errors import TEI_PATH, RequestError, TextEmbeddingsError, encode_answer, error_responses
 from moe.serve.interfaces.answers import QueryName, check_complete, choose_name, classify, common_fields
 from moe.serve.model_manager import ModelManager
 from moe.serve.schemas import STRICT_CONFIG, nonblank_text, validated_by
@@ -93,11 +94,8 @@ def _check_targets(answers: list[dict[str, Any]]) -> None:
     """
     for number, answer in enumerate(answers):
         if answer.get("target_missing"):
-            found = f"pair {number}, whose text does not"
-            fault = Fault(
-                "pairs of a text and a target that the text contains", found, "send texts as [[text], [text]]"
-            )
-            raise RequestError(409, fault)
+            expected, found = "pairs of a text and a target that it contains", f"pair {number}, which is none"
+            raise RequestError(409, Fault(expected, found, "send several texts as [[text], [text]]"))
 
 
 def _sort_scores(scores: dict[str, float]) -> list[dict[str, object]]:
