@@ -24,6 +24,7 @@ from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.errors import RequestError, StrictRoute, add_error_handlers, encode_answer, error_responses
 from moe.serve.interfaces.adapters import add_adapter_routes
 from moe.serve.interfaces.answers import QueryName
+from moe.serve.interfaces.chat import add_chat_routes
 from moe.serve.interfaces.classify import add_classify_route
 from moe.serve.interfaces.models import add_models_route
 from moe.serve.interfaces.predict import add_scores_route
@@ -31,7 +32,6 @@ from moe.serve.metrics import METRICS_CONTENT_TYPE
 from moe.serve.middleware import AccessMiddleware, TelemetryMiddleware
 from moe.serve.model_manager import ModelManager
 from moe.serve.routes_card import add_card_route
-from moe.serve.routes_chat import add_chat_routes
 from moe.serve.routes_explain import add_explain_routes
 from moe.serve.schemas import (
     HealthStatus,

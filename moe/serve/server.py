@@ -141,7 +141,7 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_soon_threadsafe(self._start_task, self._drain_and_exit())
 
     def reload(self) -> None:
-        """Reload the model in the background."""
+        """Reload the models in the background."""
         self._start_task(self._reload())
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -154,5 +154,6 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _reload(self) -> None:
-        with suppress(RequestError):  # the reason is in the log
-            await self.manager.reload()
+        for name in list(self.manager.models):
+            with suppress(RequestError):  # the reason is in the log
+                await self.manager.reload(name)

@@ -1,5 +1,7 @@
 """What the forms of other servers have in common: a fixed task, no silently truncated text, their common fields."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -8,6 +10,7 @@ from pydantic import Field
 from experts.errors import Fault
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.errors import RequestError
+from moe.serve.hosted_model import HostedModel
 from moe.serve.model_manager import ModelManager
 from moe.serve.schemas import MAX_NAME, model_field
 
@@ -38,19 +41,53 @@ def choose_name(field: str, in_body: str | None, in_query: str | None) -> str | 
     return in_query if in_body is None else in_body
 
 
-async def classify(manager: ModelManager, model: str | None, request: ClassifyRequest) -> list[dict[str, Any]]:
-    """Return the answers to a request, one for each pair of a text and a target.
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one text.
+
+    Args:
+        label: the most probable label.
+        probabilities: by label, in the order of the task's labels.
+        logits: by label, before calibration.
+        tokens: number of tokens that were read.
+        truncated: whether a part of the text was not read.
+        target_missing: whether the text does not contain its target.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    logits: dict[str, float]
+    tokens: int
+    truncated: bool
+    target_missing: bool
+
+    def scores(self, *, raw: bool) -> dict[str, float]:
+        """Return the logits, or the probabilities."""
+        return self.logits if raw else self.probabilities
+
+
+async def classify(manager: ModelManager, model: HostedModel, request: ClassifyRequest) -> list[Answer]:
+    """Return the answers to a request that asks for details, one for each pair of a text and a target.
 
     Raises:
-        RequestError: 404 for an unknown model; as `ModelManager.run`.
+        RequestError: as `ModelManager.run`.
     """
-    content = await manager.run(request, len(request.pairs), manager.find(model))
+    content = await manager.run(request, len(request.pairs), model)
     manager.metrics.count_results(row["experts"] for row in content["answers"])
-    answers: list[dict[str, Any]] = content["answers"]
-    return answers
+    return [
+        Answer(
+            label=row["label"],
+            probabilities=row["probabilities"],
+            logits=row["logits"],
+            tokens=row["tokens"],
+            truncated=row["truncated"],
+            target_missing=row.get("target_missing", False),
+        )
+        for row in content["answers"]
+    ]
 
 
-def check_complete(answers: list[dict[str, Any]], option: str) -> None:
+def check_complete(answers: Sequence[Answer], option: str) -> None:
     """Check that every text was read completely.
 
     Args:
@@ -60,6 +97,6 @@ def check_complete(answers: list[dict[str, Any]], option: str) -> None:
         RequestError: 409 if a text was truncated.
     """
     for number, answer in enumerate(answers):
-        if answer["truncated"]:
+        if answer.truncated:
             found = f"text {number} of the request, which is longer"
             raise RequestError(409, Fault("texts that the model reads completely", found, f"shorten it, or {option}"))

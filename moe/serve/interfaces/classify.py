@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, conlist, create_model
 
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.errors import encode_answer, error_responses
-from moe.serve.interfaces.answers import QueryName, check_complete, choose_name, classify, common_fields
+from moe.serve.interfaces.answers import Answer, QueryName, check_complete, choose_name, classify, common_fields
 from moe.serve.model_manager import ModelManager
 from moe.serve.schemas import STRICT_CONFIG, JsonInteger, TokenUsage, nonblank_text, validated_by
 from moe.serve.settings import ServeSettings
@@ -77,17 +77,18 @@ def add_classify_route(routes: APIRouter, manager: ModelManager) -> None:
             fixed_task=True,
             details=True,
         )
-        name = manager.find(choose_name("model", options.model, model)).name
-        answers = await classify(manager, name, to_classify)
+        served = manager.find(choose_name("model", options.model, model))
+        answers = await classify(manager, served, to_classify)
         if options.truncate_prompt_tokens is None:
             check_complete(answers, "set truncate_prompt_tokens to -1")
-        data = [_to_data(index, answer, options.use_activation is False) for index, answer in enumerate(answers)]
-        tokens = sum(answer["tokens"] for answer in answers)
-        head = {"id": f"classify-{uuid4().hex}", "object": "list", "created": int(time.time()), "model": name}
+        raw = options.use_activation is False
+        data = [_to_data(index, answer, raw=raw) for index, answer in enumerate(answers)]
+        tokens = sum(answer.tokens for answer in answers)
+        head = {"id": f"classify-{uuid4().hex}", "object": "list", "created": int(time.time()), "model": served.name}
         usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
         return Response(encode_answer(head | {"data": data, "usage": usage}), media_type="application/json")
 
 
-def _to_data(index: int, answer: dict[str, Any], raw: bool) -> dict[str, object]:
-    values = list(answer["logits" if raw else "probabilities"].values())
-    return {"index": index, "label": answer["label"], "probs": values, "num_classes": len(values)}
+def _to_data(index: int, answer: Answer, *, raw: bool) -> dict[str, object]:
+    values = list(answer.scores(raw=raw).values())
+    return {"index": index, "label": answer.label, "probs": values, "num_classes": len(values)}

@@ -3,6 +3,7 @@
 TEI's pairs of strings are a text and a target here. Its form has no place for routing weights; `/v1/predict` has.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,12 +12,10 @@ from pydantic import BaseModel, Field, conlist, create_model
 from experts.errors import Fault
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.errors import TEI_PATH, RequestError, TextEmbeddingsError, encode_answer, error_responses
-from moe.serve.interfaces.answers import QueryName, check_complete, choose_name, classify, common_fields
+from moe.serve.interfaces.answers import Answer, QueryName, check_complete, choose_name, classify, common_fields
 from moe.serve.model_manager import ModelManager
 from moe.serve.schemas import STRICT_CONFIG, nonblank_text, validated_by
 from moe.serve.settings import ServeSettings
-
-Sequences = list[tuple[str, str | None]]
 
 
 class LabelScore(BaseModel):
@@ -46,7 +45,7 @@ def build_scores_request(settings: ServeSettings) -> type[BaseModel]:
     return create_model("ScoresRequest", __config__=STRICT_CONFIG, **fields)
 
 
-def parse_inputs(inputs: Any) -> tuple[Sequences, bool]:
+def parse_inputs(inputs: Any) -> tuple[list[tuple[str, str | None]], bool]:
     """Return each text with its target or None, and whether the inputs are a batch."""
     if isinstance(inputs, str):
         return [(inputs, None)], False
@@ -78,22 +77,23 @@ def add_scores_route(routes: APIRouter, manager: ModelManager) -> None:
             fixed_task=True,
             details=True,
         )
-        answers = await classify(manager, choose_name("model", options.model, model), to_classify)
+        served = manager.find(choose_name("model", options.model, model))
+        answers = await classify(manager, served, to_classify)
         _check_targets(answers)
         if not options.truncate:
             check_complete(answers, "set truncate")
-        rows = [_sort_scores(row["logits" if options.raw_scores else "probabilities"]) for row in answers]
+        rows = [_sort_scores(answer.scores(raw=options.raw_scores)) for answer in answers]
         return Response(encode_answer(rows if is_batch else rows[0]), media_type="application/json")
 
 
-def _check_targets(answers: list[dict[str, Any]]) -> None:
+def _check_targets(answers: Sequence[Answer]) -> None:
     """Check that every target is in its text, so that two texts are not taken for a text and a target.
 
     Raises:
         RequestError: 409 if one is not.
     """
     for number, answer in enumerate(answers):
-        if answer.get("target_missing"):
+        if answer.target_missing:
             expected, found = "pairs of a text and a target that it contains", f"pair {number}, which is none"
             raise RequestError(409, Fault(expected, found, "send several texts as [[text], [text]]"))
 
