@@ -4,24 +4,29 @@ import asyncio
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from conftest import made_up_rows, save_backbone, tiny_run, write_csv
 from mixtures import save_random_mixture
 from starlette.testclient import TestClient
 
+from experts.atomic_io import write_manifest
+from experts.safetensors_io import load_tensors, save_tensors
 from moe.inference.abstention import RiskCoveragePoint
 from moe.inference.calibration import TaskCalibration, write_calibration
+from moe.inference.load import LoadOptions
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 from moe.serve.app import build_app
@@ -29,9 +34,10 @@ from moe.serve.batching import Batcher
 from moe.serve.connections import ConnectionLimits
 from moe.serve.engine_classify import ClassifyEngine
 from moe.serve.engine_explain import ExplainEngine
+from moe.serve.hosted_model import ModelSource
 from moe.serve.model_loader import load_served_model
 from moe.serve.model_manager import ModelManager
-from moe.serve.server import Server, bind_socket
+from moe.serve.server import Server, bind_socket, load_manager
 from moe.serve.settings import ServeSettings
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +61,17 @@ def write_calibrated_mixture(folder: Path) -> Path:
     return mixture
 
 
+def copy_with_other_expert(folder: Path, target: Path, value: float = 0.0) -> Path:
+    """Copy a mixture and set all weights of its expert `news` to `value`."""
+    shutil.copytree(folder, target)
+    path = target / "experts" / "news" / "adapter_model.safetensors"
+    tensors = {name: torch.full_like(tensor, value) for name, tensor in load_tensors(path).items()}
+    path.unlink()
+    save_tensors(path, tensors, finite=False)
+    write_manifest(target)
+    return target
+
+
 @contextmanager
 def service_client(folder: Path, **settings: object) -> Iterator[TestClient]:
     """Client of a service in this process."""
@@ -67,6 +84,17 @@ def build_manager(folder: Path, **settings: object) -> ModelManager:
     """Build the manager of a model that is not serving yet."""
     load = partial(load_served_model, folder)
     return ModelManager(ServeSettings.model_validate({"drain_s": 0.0} | settings), load, load())
+
+
+@contextmanager
+def client_of_several(models: Mapping[str, Path], **settings: object) -> Iterator[TestClient]:
+    """Client of a service of several models by name, in this process."""
+    sources = [ModelSource(name, folder) for name, folder in models.items()]
+    manager = load_manager(
+        ServeSettings.model_validate({"drain_s": 0.0} | settings), sources, LoadOptions(runtime="torch")
+    )
+    with TestClient(build_app(manager), base_url="http://localhost") as client:
+        yield client
 
 
 def running_batcher(manager: ModelManager) -> Batcher:

@@ -14,7 +14,7 @@ from experts.yaml_io import read_yaml
 from moe.checkpoints.mixture import check_same_backbone, load_strictly, move_trained_parts
 from moe.config.run import RunSettings, parse_run
 from moe.config.stages import EXPERT
-from moe.model.backbone import Backbone, BackboneSettings, load_backbone
+from moe.model.backbone import Backbone, BackboneLoader, BackboneSettings, load_backbone
 from moe.model.heads import Heads, NoHeads
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
@@ -32,6 +32,7 @@ def build_expert_model(
     shared: ExpertFolder | None = None,
     always_on: bool = False,
     domain: str | None = None,
+    load: BackboneLoader = load_backbone,
 ) -> Mixture:
     """Build the mixture with one fresh expert and a constant route.
 
@@ -42,8 +43,9 @@ def build_expert_model(
         shared: the shared expert to add, frozen; the heads start from its heads.
         always_on: whether the fresh expert is itself the shared one.
         domain: name of the domain that it is trained on; all domains of the run by default.
+        load: loads the backbone.
     """
-    backbone = load_backbone(run.backbone, lm_head=run.language is not None)
+    backbone = load(run.backbone, lm_head=run.language is not None)
     bank = ExpertBank(backbone.model, run.backbone.trunk_depth, backbone.lm_head is not None)
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
@@ -77,12 +79,15 @@ def _with_task_type(adapter: Adapter, backbone: Backbone) -> Adapter:
 
 
 def load_single_expert(
-    folder: Path, change: Callable[[BackboneSettings], BackboneSettings] = lambda settings: settings
+    folder: Path,
+    change: Callable[[BackboneSettings], BackboneSettings] = lambda settings: settings,
+    load: BackboneLoader = load_backbone,
 ) -> tuple[Mixture, RunSettings]:
     """Load an expert's folder as a model that can predict, on top of its shared expert if it has one.
 
     Args:
         change: changes the backbone settings, for a precision or length other than in training.
+        load: loads the backbone.
 
     Raises:
         Fault: if the folder is broken, a plain PEFT adapter without heads, or made for a different backbone.
@@ -111,6 +116,7 @@ def load_single_expert(
         shared=shared,
         always_on=card.always_on,
         domain=card.domain,
+        load=load,
     )
     check_same_backbone(card.backbone, model.loaded_backbone.id, str(folder))
     model.bank.load_adapter(expert.name, expert.weights)

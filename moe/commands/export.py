@@ -29,7 +29,9 @@ app = typer.Typer()
 )
 def export_(
     model: OptionalModelArgument = None,
-    to: Annotated[str, typer.Option("--to", help="Format: peft, dense, graph, onnx, openvino or hub-folder.")] = "peft",
+    to: Annotated[
+        str, typer.Option("--to", help="Format: peft, vllm, dense, graph, onnx, openvino or hub-folder.")
+    ] = "peft",
     expert: Annotated[list[str] | None, typer.Option("--expert", help="Only this expert (repeatable).")] = None,
     merge: Annotated[
         str | None,

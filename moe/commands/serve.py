@@ -8,16 +8,22 @@ import typer
 from moe.commands.options import DEFAULT_MODEL_HELP, JsonOption, RuntimeOption, SetOption, examples, print_view
 
 app = typer.Typer()
+MODELS_HELP = f"{DEFAULT_MODEL_HELP} Several are served by one process, each as NAME or as NAME=MODEL."
 
 
 @app.command(
     "serve",
     epilog=examples(
-        "moe serve runs/demo", "moe serve runs/demo --config service.yaml --port 8001", "moe serve --new-key"
+        "moe serve runs/demo",
+        "moe serve runs/demo --config service.yaml --port 8001",
+        "moe serve filings=runs/filings news=runs/demo",
+        "moe serve --new-key",
     ),
 )
 def serve_(
-    model: Annotated[Path | None, typer.Argument(help=DEFAULT_MODEL_HELP, show_default=False)] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help=MODELS_HELP, show_default=False)
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Service settings (YAML).")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: 8000.")] = None,
@@ -29,7 +35,7 @@ def serve_(
     new_key: Annotated[bool, typer.Option("--new-key", help="Print a new API key and its hash, and exit.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Serve a model over HTTP: JSON API and web page."""
+    """Serve a model, or several, over HTTP: JSON API and web page."""
     from moe.extras import check_extra
     from moe.serve.auth import generate_key
     from moe.serve.settings import check_keys_required, read_settings
@@ -41,11 +47,12 @@ def serve_(
     check_keys_required(settings)
     check_extra("serve")
     from moe.inference.load import LoadOptions, check_runtime
+    from moe.serve.hosted_model import parse_sources
     from moe.serve.server import serve
 
     options = LoadOptions(sets=tuple(sets or ()), runtime=check_runtime(runtime), threads=threads)
     options.check()
-    serve(settings, model, options)
+    serve(settings, parse_sources(models or ()), options)
 
 
 def _key_view(key: Any) -> str:

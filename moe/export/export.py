@@ -28,6 +28,7 @@ from moe.export.selection import (
     merged_expert_spec,
     single_expert_specs,
 )
+from moe.export.vllm_classifier import ExportedClassifier, ExportedClassifiers, write_classifiers
 from moe.inference.graph.spec import GRAPH_FOLDER
 from moe.inference.load_mixture import override_backbone
 from moe.model.backbone import BackboneSettings, read_backbone_config
@@ -73,7 +74,7 @@ class ExportRequest:
         return self.out or self.model.parent / EXPORT / self.to
 
 
-Exported = ExportedAdapters | ExportedGraph | HubFolder | MergedWeights
+Exported = ExportedAdapters | ExportedClassifiers | ExportedGraph | HubFolder | MergedWeights
 """What the exporter of a target returns."""
 
 
@@ -122,16 +123,17 @@ def _export(request: ExportRequest) -> ExportReport:
 
 def _check_options(request: ExportRequest) -> None:
     options = {
-        "--expert": (request.experts, ("peft", "dense")),
-        "--merge": (request.merge, ("peft", "dense")),
+        "--expert": (request.experts, ("peft", "vllm", "dense")),
+        "--merge": (request.merge, ("peft", "vllm", "dense")),
         "--quantized": (request.quantized, ("dense",)),
         "--license": (request.license_id, ("hub-folder",)),
         "--out-dir": (request.out, tuple(target for target in TARGETS if target != "graph")),
-        "--set": (request.sets, ("peft", "dense", "onnx", "openvino")),
+        "--set": (request.sets, ("peft", "vllm", "dense", "onnx", "openvino")),
     }
     for option, (value, targets) in options.items():
         if value and request.to not in targets:
-            raise Fault(f"{option} only with --to {' or '.join(targets)}", f"--to {request.to}", f"omit {option}")
+            listed = " or ".join([", ".join(targets[:-1]), targets[-1]] if len(targets) > 1 else targets)
+            raise Fault(f"{option} only with --to {listed}", f"--to {request.to}", f"omit {option}")
     if request.merge is None and (request.weights or request.density is not None or request.rank is not None):
         expected = "--merge METHOD together with --weights, --density or --rank"
         raise Fault(expected, "no --merge", "add a method, e.g. --merge linear")
@@ -149,6 +151,11 @@ def _adapter_specs(request: ExportRequest, source: ExportSource) -> list[Adapter
 def _export_peft(request: ExportRequest) -> ExportedAdapters:
     source = load_export_source(request.model, request.sets)
     return ExportedAdapters(write_adapters(request.folder, source, _adapter_specs(request, source), request.overwrite))
+
+
+def _export_vllm(request: ExportRequest) -> ExportedClassifiers:
+    source = load_export_source(request.model, request.sets)
+    return write_classifiers(request.folder, source, _adapter_specs(request, source), request.overwrite)
 
 
 def _export_dense(request: ExportRequest) -> MergedWeights:
@@ -190,6 +197,7 @@ def _load_fp32(request: ExportRequest) -> ExportSource:
 
 TARGETS: Mapping[str, Callable[[ExportRequest], Exported]] = {
     "peft": _export_peft,
+    "vllm": _export_vllm,
     "dense": _export_dense,
     "onnx": lambda request: write_onnx(request.folder, _load_fp32(request), request.overwrite),
     "openvino": lambda request: write_openvino(request.folder, _load_fp32(request), request.overwrite),
@@ -214,6 +222,8 @@ def _notes(exported: Exported) -> list[str]:
     match exported:
         case ExportedAdapters(adapters):
             return [_adapter_note(adapter) for adapter in adapters]
+        case ExportedClassifiers(classifiers):
+            return [_classifier_note(classifier) for classifier in classifiers]
         case ExportedGraph(inputs, outputs, difference):
             return [
                 f"inputs: {', '.join(inputs)}; outputs: {', '.join(outputs)}",
@@ -234,3 +244,10 @@ def _adapter_note(adapter: ExportedAdapter) -> str:
     if adapter.vllm:
         return f"{note}; vLLM cannot load it: {'; '.join(adapter.vllm)}"
     return f"{note}; vLLM loads it with --max-lora-rank {adapter.max_lora_rank} or more"
+
+
+def _classifier_note(classifier: ExportedClassifier) -> str:
+    note = f"{classifier.name}: task {classifier.task}, labels {', '.join(classifier.labels)}"
+    if classifier.vllm:
+        return f"{note}; vLLM cannot load it: {'; '.join(classifier.vllm)}"
+    return f"{note}; vLLM loads it with --max-lora-rank {classifier.max_lora_rank} or more"

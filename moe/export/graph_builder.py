@@ -76,7 +76,7 @@ class GraphBuilder:
         self._nodes.append(helper.make_node("Identity", [value], [name], name=f"output_{len(self.outputs)}"))
         self.outputs.append(name)
 
-    def linear(self, x: str, weight: str, bias: str | None) -> str:
+    def linear(self, x: str, weight: str, bias: str | None = None) -> str:
         """Multiply (…, D_in) by a weight (D_out, D_in), as torch stores it, and add a bias (D_out,)."""
         product = self.op("MatMul", x, self.op("Transpose", weight, perm=[1, 0]))
         return product if bias is None else self.op("Add", product, bias)

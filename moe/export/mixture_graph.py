@@ -325,8 +325,8 @@ class MixtureGraphBuilder:
         return logits, graph.op("Tanh", raw) if heads.bound == "tanh" else raw
 
     def _head_linear(self, heads: Heads, prefix: str, path: str, x: str) -> str:
-        weight, bias = (self._head_weight(heads, prefix, f"{path}.{kind}") for kind in ("weight", "bias"))
-        return self.graph.linear(x, weight, bias)
+        names = [name for name in (f"{path}.weight", f"{path}.bias") if name in heads.state_dict()]
+        return self.graph.linear(x, *(self._head_weight(heads, prefix, name) for name in names))
 
     def _label_attention(self, heads: Heads, prefix: str, path: str) -> str:
         """Return logits (B, K) of the tokens' states (B, T, D); see `LabelAttention`."""

@@ -1,7 +1,8 @@
 """Rules of vLLM for LoRA adapters, checked on the written files: what it rejects, or interprets differently from PEFT.
 
 The rules are those of vLLM 0.26 and of its main branch later in 2026 (`vllm/lora/peft_helper.py`, `lora_model.py`,
-`utils.py`, `vllm/config/lora.py`). vLLM itself need not be installed.
+`utils.py`, `vllm/config/lora.py`). vLLM itself need not be installed. The head of a sequence classifier as a saved
+module is served since September 2026; it must have as many labels as the served model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ MAX_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Allowed values of `--max-lora-rank`; the rank of an adapter may be any up to it."""
 REQUIRED_KEYS = ("r", "lora_alpha", "target_modules")
 SUPPORTED_INITS = (True, False, None, "gaussian", "orthogonal")
+HEADS = ("score", "classifier")
+"""Saved modules of sequence classifiers that vLLM serves since September 2026 (vllm-project/vllm#53555)."""
 KEY_PREFIX, LORA_SUFFIXES = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,7 +33,20 @@ def find_violations(config: Mapping[str, Json], shapes: Shapes) -> list[str]:
         config: content of its `adapter_config.json`.
         shapes: shapes of its tensors by name.
     """
-    return [*_config_violations(config), *_name_violations(shapes), *_rank_violations(config, shapes)]
+    heads = {f"{KEY_PREFIX}{head}.{kind}" for head in _saved_heads(config) for kind in ("weight", "bias")}
+    layers = {name: shape for name, shape in shapes.items() if name not in heads}
+    missing = [
+        f"{name} is missing" for head in _saved_heads(config) if (name := f"{KEY_PREFIX}{head}.weight") not in shapes
+    ]
+    return [*_config_violations(config), *missing, *_name_violations(layers), *_rank_violations(config, layers)]
+
+
+def _saved_heads(config: Mapping[str, Json]) -> list[str]:
+    """The saved modules of a sequence classifier that vLLM serves."""
+    saved = config.get("modules_to_save")
+    if config.get("task_type") != "SEQ_CLS" or not isinstance(saved, list):
+        return []
+    return [name for name in saved if isinstance(name, str) and name in HEADS]
 
 
 def _config_violations(config: Mapping[str, Json]) -> Iterator[str]:
@@ -43,8 +59,8 @@ def _config_violations(config: Mapping[str, Json]) -> Iterator[str]:
         yield "bias is not supported"
     if config.get("use_dora"):
         yield "DoRA is not supported"
-    if config.get("modules_to_save"):
-        yield f"modules_to_save is not supported: {config['modules_to_save']}"
+    if config.get("modules_to_save") not in (None, [], _saved_heads(config)):
+        yield f"modules_to_save is not supported, but for the head of a classifier: {config['modules_to_save']}"
     if config.get("trainable_token_indices"):
         yield "trainable tokens are not supported, or only with a special option"
     for name in ("rank_pattern", "alpha_pattern"):

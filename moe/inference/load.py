@@ -22,6 +22,7 @@ from moe.runs.model_ref import ModelRef
 if TYPE_CHECKING:
     from moe.inference.graph.onnx_predictor import OnnxPredictor
     from moe.inference.torch_predictor import TorchPredictor
+    from moe.model.backbone_pool import BackbonePool
 
 Runtime = Literal["auto", "onnx", "torch"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
@@ -77,11 +78,14 @@ class LoadOptions:
             check_target_accuracy(self.abstain)
 
 
-def load(ref: ModelRef, options: LoadOptions = LoadOptions()) -> Predictor:
+def load(ref: ModelRef, options: LoadOptions = LoadOptions(), backbones: "BackbonePool | None" = None) -> Predictor:
     """Load a classifier with the runtime that was chosen, or that fits this model, machine and options.
 
     A graph that does not fit the model's files is not used, which is stated on stderr. Each file is read and hashed
     once.
+
+    Args:
+        backbones: shares the backbone's weights with other models of this process, if PyTorch predicts.
 
     Raises:
         Fault: if the model, its graph or its calibration is broken or was changed, it is a language model, an option is
@@ -90,27 +94,27 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions()) -> Predictor:
     options.check()
     try:
         with each_file_once(ref.records):
-            return _load(ref, options)
+            return _load(ref, options, backbones)
     finally:
         ref.records.clear()  # another call reads files that may have changed
 
 
-def _load(ref: ModelRef, options: LoadOptions) -> Predictor:
+def _load(ref: ModelRef, options: LoadOptions, backbones: "BackbonePool | None") -> Predictor:
     if options.runtime == "onnx":
         if options.sets:
             remedy = "use --runtime torch, or remove --set"
             raise Fault("no --set for a graph, whose settings are fixed", options.sets[0], remedy)
         return _load_onnx(ref, options, _read_calibration(ref, options))
     if options.runtime == "torch" or options.sets or has_gpu() or (options.large and has_amx()):
-        return load_torch(ref, options)
+        return load_torch(ref, options, backbones)
     if not (ref.folder / GRAPH_FOLDER).is_dir():
-        return load_torch(ref, options)
+        return load_torch(ref, options, backbones)
     calibration = _read_calibration(ref, options)
     try:
         return _load_onnx(ref, options, calibration)
     except Fault as fault:
         info(f"the graph of {ref.folder} is not used, PyTorch predicts instead: {fault}")
-        return load_torch(ref, options)
+        return load_torch(ref, options, backbones)
 
 
 def _load_onnx(ref: ModelRef, options: LoadOptions, calibration: Calibration | None) -> "OnnxPredictor":
@@ -127,8 +131,13 @@ def _load_onnx(ref: ModelRef, options: LoadOptions, calibration: Calibration | N
     )
 
 
-def load_torch(ref: ModelRef, options: LoadOptions = LoadOptions()) -> "TorchPredictor":
+def load_torch(
+    ref: ModelRef, options: LoadOptions = LoadOptions(), backbones: "BackbonePool | None" = None
+) -> "TorchPredictor":
     """Load a classifier with PyTorch, for what needs its gradients or its parts.
+
+    Args:
+        backbones: see `load`.
 
     Raises:
         Fault: as `load`.
@@ -143,7 +152,7 @@ def load_torch(ref: ModelRef, options: LoadOptions = LoadOptions()) -> "TorchPre
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    loaded = load_mixture(ref, options.sets)
+    loaded = load_mixture(ref, options.sets, backbones=backbones)
     return TorchPredictor(
         loaded.model,
         loaded.template,

@@ -12,7 +12,8 @@ from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
-from moe.model.backbone import BackboneSettings, load_backbone
+from moe.model.backbone import BackboneLoader, BackboneSettings, load_backbone
+from moe.model.backbone_pool import BackbonePool
 from moe.model.mixture import Mixture
 from moe.runs.model_ref import ModelRef
 
@@ -31,13 +32,16 @@ class LoadedMixture(NamedTuple):
     max_length: int
 
 
-def load_mixture(ref: ModelRef, sets: Sequence[str] = (), *, language: bool = False) -> LoadedMixture:
+def load_mixture(
+    ref: ModelRef, sets: Sequence[str] = (), *, language: bool = False, backbones: BackbonePool | None = None
+) -> LoadedMixture:
     """Load a mixture or a single expert.
 
     Args:
         sets: overrides of the backbone settings on the model's card, such as `backbone.dtype=…`,
             `backbone.quantization=…` or `backbone.max_length=…`. Layers are compiled only with `backbone.compile=true`.
         language: load a language model, too; a classifier only by default.
+        backbones: shares the backbone's weights with other models of this process.
 
     Raises:
         Fault: if the folder is missing, broken or made for another backbone, or it holds a language model and
@@ -45,20 +49,22 @@ def load_mixture(ref: ModelRef, sets: Sequence[str] = (), *, language: bool = Fa
     """
     try:
         with each_file_once(ref.records), torch.random.fork_rng(devices=[]):  # layers draw weights before they are read
-            return _load(ref, sets, language)
+            return _load(ref, sets, language, backbones)
     finally:
         ref.records.clear()  # another call reads files that may have changed
 
 
-def _load(ref: ModelRef, sets: Sequence[str], language: bool) -> LoadedMixture:
+def _load(ref: ModelRef, sets: Sequence[str], language: bool, backbones: BackbonePool | None) -> LoadedMixture:
+    load: BackboneLoader = backbones.load if backbones else load_backbone
     if ref.kind == "expert":
         _check_classifier(ref, language)
-        model, run = load_single_expert(ref.folder, lambda settings: override_backbone(settings, sets))
+        model, run = load_single_expert(ref.folder, lambda settings: override_backbone(settings, sets), load)
         return LoadedMixture(model, run.template, run.backbone.resolved_length)
     card = read_card(ref.folder)
     _check_classifier(ref, language)
     settings = override_backbone(card.backbone_settings, sets)
-    backbone = None if settings == card.backbone_settings else load_backbone(settings, lm_head=card.language)
+    own = backbones is None and settings == card.backbone_settings  # loaded together with the mixture
+    backbone = None if own else load(settings, lm_head=card.language)
     model, card = read_mixture(ref.folder, backbone)
     return LoadedMixture(model, card.template, settings.resolved_length)
 

@@ -38,6 +38,7 @@ class Scores:
         windows: (B,), number of windows in which each text was read; None for one each.
         unfamiliar: (B,), whether the text, or more than half of its windows, is far from the training texts of every
             domain; None for a router without prototypes.
+        tokens: (B,), number of tokens that were read, special tokens and all windows included; None if not counted.
     """
 
     logits: dict[str, np.ndarray]
@@ -48,6 +49,7 @@ class Scores:
     target_truncated: np.ndarray | None = None
     windows: np.ndarray | None = None
     unfamiliar: np.ndarray | None = None
+    tokens: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Prediction:
         windows: number of windows in which the text was read.
         unfamiliar: whether the text is far from the training texts of every domain, so that the shared expert, if there
             is one, answered alone.
+        logits: (K,), before calibration; None if they were not kept.
+        tokens: number of tokens that were read; None if they were not counted.
     """
 
     task: str
@@ -85,6 +89,8 @@ class Prediction:
     target_truncated: bool = False
     windows: int = 1
     unfamiliar: bool = False
+    logits: np.ndarray | None = None
+    tokens: int | None = None
 
     @property
     def label(self) -> str:
@@ -254,8 +260,8 @@ class Predictor(ABC):
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 return NonFiniteScores(name)
-        logits /= self.temperature(task)
-        probabilities = np.exp(logits - logits.max())  # (K,)
+        scaled = logits / self.temperature(task)  # (K,)
+        probabilities = np.exp(scaled - scaled.max())  # (K,)
         probabilities /= probabilities.sum()
         return Prediction(
             task=task,
@@ -268,6 +274,8 @@ class Predictor(ABC):
             abstained=self._abstains(task, float(probabilities.max())),
             windows=1 if scores.windows is None else int(scores.windows[row]),
             unfamiliar=scores.unfamiliar is not None and bool(scores.unfamiliar[row]),
+            logits=logits,
+            tokens=None if scores.tokens is None else int(scores.tokens[row]),
         )
 
     def temperature(self, task: str) -> float:

@@ -1,5 +1,7 @@
 """Long texts in windows: which windows are read, and the scores of a text from those of its windows."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from moe.inference.predictor import Scores
@@ -17,7 +19,11 @@ def first_windows(text_index: np.ndarray, limit: int | None) -> np.ndarray:
 
 
 def scores_of_windows(
-    windows: dict[str, np.ndarray], text_index: np.ndarray, counts: np.ndarray, weights: np.ndarray
+    windows: dict[str, np.ndarray],
+    text_index: np.ndarray,
+    counts: np.ndarray,
+    weights: np.ndarray,
+    lengths: Sequence[int] | None = None,
 ) -> Scores:
     """Turn outputs of windows (W) into scores of texts (B): means over the windows of a text.
 
@@ -27,6 +33,7 @@ def scores_of_windows(
         text_index: the text of each window that was read (W,), in ascending order.
         counts: number of all windows of each text (B,).
         weights: of the windows in the mean (W,).
+        lengths: tokens of the windows (W,), to count those of each text.
     """
     read = np.bincount(text_index, minlength=len(counts))  # (B,)
 
@@ -49,4 +56,5 @@ def scores_of_windows(
         states=texts.get("states"),
         windows=read,
         unfamiliar=texts["unfamiliar"] > 0.5 if "unfamiliar" in texts else None,
+        tokens=None if lengths is None else np.bincount(text_index, lengths, minlength=len(counts)).astype(int),
     )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -15,7 +15,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -38,6 +37,7 @@ from moe.model.backbone_files import (
 from moe.model.backbone_ops import compile_layers, enable_dropout, position_limit
 from moe.model.device import choose_device, compute_dtype
 from moe.model.lm_head import LMHead, lm_kind
+from moe.model.quantization import check_quantized, prevent_repacking, quantization_config
 from moe.profiling import is_out_of_memory, oom_guard
 
 AUTO = "auto"
@@ -134,6 +134,8 @@ class Backbone:
         id: name, revision and hash of its weights.
         lm_head: its own language-model head, if it was loaded.
         windows: most windows in which a long text is read; 1 truncates it.
+        source: the model without experts whose weights this one shares, see `moe.model.backbone_pool`; None if it
+            shares none.
     """
 
     model: PreTrainedModel
@@ -141,6 +143,14 @@ class Backbone:
     id: BackboneId
     lm_head: LMHead | None = None
     windows: int = 1
+    source: PreTrainedModel | None = None
+
+
+class BackboneLoader(Protocol):
+    """Loads a backbone: `load_backbone`, or one that shares weights with others."""
+
+    def __call__(self, settings: BackboneSettings, *, lm_head: bool = False) -> Backbone:
+        """Return the backbone, frozen and in evaluation mode."""
 
 
 def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
@@ -182,9 +192,18 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     device = device or choose_device(settings.device)
     read_backbone_config(settings)  # fails before gigabytes of weights are read
     identity = identify_backbone(settings)
+    return prepare_backbone(read_weights(settings, device, lm_head), settings, identity, lm_head)
+
+
+def read_weights(settings: BackboneSettings, device: torch.device, lm_head: bool) -> PreTrainedModel:
+    """Load the model, with its language-model head if that is requested.
+
+    Raises:
+        Fault: as `load_backbone`.
+    """
     options: dict[str, Any] = {"dtype": compute_dtype(settings.dtype, device), "use_safetensors": True}
     if settings.quantization != "none":
-        options |= {"quantization_config": _quantization(settings), "device_map": {"": device}}
+        options |= {"quantization_config": quantization_config(settings.quantization), "device_map": {"": device}}
     remedy = "use a smaller backbone, or set backbone.quantization to nf4 (a quarter of bfloat16's memory)"
     with oom_guard(remedy), loading_messages(is_verbose()):
         full: Any = (
@@ -192,12 +211,24 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
         )
     full = full if settings.quantization != "none" else full.to(device)
     if settings.quantization != "none":
-        _check_quantized(full, settings)
-        _prevent_repacking(full)
-    model: PreTrainedModel = full.base_model
+        check_quantized(full, settings.name, settings.quantization)
+        prevent_repacking(full)
     if settings.name != SHIPPED:  # whose hash is in the code
         weights = {name: tensor for name, tensor in full.named_parameters() if not tensor.is_meta}
         check_finite(weights, f"the backbone {settings.name!r}", "download it again, or use another backbone")
+    loaded: PreTrainedModel = full
+    return loaded
+
+
+def prepare_backbone(
+    full: PreTrainedModel, settings: BackboneSettings, identity: BackboneId, lm_head: bool
+) -> Backbone:
+    """Freeze a loaded model and apply the settings that do not concern its weights.
+
+    Args:
+        full: the model, with its language-model head if `lm_head` is true.
+    """
+    model = cast(PreTrainedModel, full.base_model)
     model.requires_grad_(False)
     model.config.name_or_path = public_name(settings.name)  # instead of a folder of this machine; files may copy it
     model.config.use_cache = False  # generation enables it; elsewhere keys and values would only take memory
@@ -254,35 +285,6 @@ def load_tokenizer(settings: BackboneSettings) -> PreTrainedTokenizerBase:
             "set pad_token in its tokenizer_config.json",
         )
     return tokenizer
-
-
-def _quantization(settings: BackboneSettings) -> BitsAndBytesConfig:
-    if settings.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16, **nf4)
-
-
-def _check_quantized(model: PreTrainedModel, settings: BackboneSettings) -> None:
-    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt  # slow to import, and most runs do not need it
-
-    if not any(isinstance(module, Linear4bit | Linear8bitLt) for module in model.modules()):
-        raise Fault(
-            f"layers of {settings.name!r} in {settings.quantization}",
-            "none that bitsandbytes supports",
-            "set backbone.quantization to none, or use another backbone",
-        )
-
-
-def _prevent_repacking(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights for AVX-512 in the first forward pass on a CPU.
-
-    Repacking rounds their scales to bfloat16, fails on narrow layers, and makes a copy's output differ from the
-    original's.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 — a Module, to the type checker
 
 
 def _from_pretrained(kind: Any, settings: BackboneSettings, **options: Any) -> Any:

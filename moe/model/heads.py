@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from experts.domain import Labels, LabelSpace
@@ -21,6 +21,11 @@ class HeadSettings(BaseModel):
         description="one linear layer, the DAO paper's hidden layer (eq. 2, 5, 6), or a linear layer on states that "
         "each label pools with its own attention; linear heads average exactly",
     )
+    bias: bool = Field(
+        True,
+        description="whether linear class heads have a bias; those of transformers' classifiers on decoders have none, "
+        "see `moe export --to vllm`",
+    )
     hidden: int = Field(128, ge=1, le=65_536, description="width of the hidden layer of `mlp`; a wider one fits more")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability on the pooled state in training")
     merge: Literal["averaged", "per_expert"] = Field(
@@ -30,6 +35,12 @@ class HeadSettings(BaseModel):
     polarity_bound: Literal["tanh", "clip", "none"] = Field(
         "tanh", description="how the polarity is limited to [-1, 1]; `none` is the paper's eq. 2"
     )
+
+    @model_validator(mode="after")
+    def _check_bias(self) -> Self:
+        if not self.bias and self.kind != "linear":
+            raise ValueError(f"expected heads.kind linear with heads.bias false, not {self.kind}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,9 @@ class LabelAttention(nn.Linear):
 
 def _class_head(dim: int, classes: int, settings: HeadSettings) -> nn.Sequential:
     if settings.kind != "mlp":
-        layer = LabelAttention if settings.kind == "label_attention" else nn.Linear
-        return nn.Sequential(nn.Dropout(settings.dropout), layer(dim, classes))
+        attention = settings.kind == "label_attention"
+        layer = LabelAttention(dim, classes) if attention else nn.Linear(dim, classes, bias=settings.bias)
+        return nn.Sequential(nn.Dropout(settings.dropout), layer)
     drop = settings.dropout
     return nn.Sequential(
         nn.Dropout(drop),

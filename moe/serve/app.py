@@ -22,11 +22,16 @@ from moe.data.text_checks import MAX_TARGETS
 from moe.plots import style as palette
 from moe.serve.engine_classify import ClassifyRequest
 from moe.serve.errors import RequestError, StrictRoute, add_error_handlers, encode_answer, error_responses
+from moe.serve.interfaces.adapters import add_adapter_routes
+from moe.serve.interfaces.answers import QueryName
+from moe.serve.interfaces.chat import add_chat_routes
+from moe.serve.interfaces.classify import add_classify_route
+from moe.serve.interfaces.models import add_models_route
+from moe.serve.interfaces.predict import add_scores_route
 from moe.serve.metrics import METRICS_CONTENT_TYPE
 from moe.serve.middleware import AccessMiddleware, TelemetryMiddleware
 from moe.serve.model_manager import ModelManager
 from moe.serve.routes_card import add_card_route
-from moe.serve.routes_chat import add_chat_routes
 from moe.serve.routes_explain import add_explain_routes
 from moe.serve.schemas import (
     HealthStatus,
@@ -41,6 +46,7 @@ from moe.serve.settings import ServeSettings
 
 DESCRIPTION = "Financial text classification and generation with a mixture of domain experts."
 AUTH_STATUSES = (401, 403, 408, 413, 415, 503)  # of `AccessMiddleware`
+REQUESTS = ("PredictRequest", "ExplainRequest", "ChatRequest", "ScoresRequest", "ClassifyRequest")
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
@@ -74,6 +80,8 @@ def build_app(manager: ModelManager, max_active: int | None = None) -> FastAPI:
     else:
         add_chat_routes(routes, manager)
     _add_model_routes(routes, manager)
+    add_models_route(routes, manager)
+    add_adapter_routes(routes, manager)
     add_card_route(routes, manager)
     app.include_router(routes)
     app.include_router(_build_health_router(manager))
@@ -89,25 +97,27 @@ def _add_predict_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/predict",
         response_model=PredictResponse,
-        responses=error_responses(409, 422, 504),
+        responses=error_responses(404, 409, 422, 504),
         summary="Classify texts",
     )
     @validated_by(build_predict_request(manager.settings))
     async def predict(body: BaseModel, request: Request) -> Response:
         """Return label, probabilities and routing weights of each text; the fields are those of `moe infer --json`."""
         fields: dict[str, Any] = dict(body)
-        texts, targets = fields.pop("texts"), tuple(fields.pop("targets"))
+        texts, targets, model = fields.pop("texts"), tuple(fields.pop("targets")), manager.find(fields.pop("model"))
         classify_request = ClassifyRequest(
             (texts,) if isinstance(texts, str) else tuple(texts), targets=targets, **fields
         )
         count = check_predictions(classify_request, manager.settings)
         request.scope["texts"] = count
-        content = await manager.run(classify_request, count)
+        content = await manager.run(classify_request, count, model)
         answer = encode_answer(content)
         manager.metrics.count_results(row["experts"] for row in content["answers"])
         return Response(answer, media_type="application/json")
 
     add_explain_routes(routes, manager)
+    add_scores_route(routes, manager)
+    add_classify_route(routes, manager)
 
 
 def check_predictions(request: ClassifyRequest, settings: ServeSettings) -> int:
@@ -125,20 +135,23 @@ def check_predictions(request: ClassifyRequest, settings: ServeSettings) -> int:
 
 
 def _add_model_routes(routes: APIRouter, manager: ModelManager) -> None:
-    @routes.get("/v1/model", response_model=ModelInfo, summary="Get the model in use")
-    async def model() -> dict[str, Any]:
+    @routes.get(
+        "/v1/model", response_model=ModelInfo, responses=error_responses(404, 422), summary="Get the model in use"
+    )
+    async def model_info(model: QueryName = None) -> dict[str, Any]:
         """Return experts, labels and hashes of the model in use, and the limits of a request."""
-        return manager.served.info | {
-            "card": manager.served.card is not None,
-            "limits": request_limits(manager.settings),
-        }
+        served = manager.find(model).served
+        return served.info | {"card": served.card is not None, "limits": request_limits(manager.settings)}
 
     @routes.post(
-        "/v1/admin/reload", response_model=ReloadResult, responses=error_responses(409), summary="Reload the model"
+        "/v1/admin/reload",
+        response_model=ReloadResult,
+        responses=error_responses(404, 409, 422),
+        summary="Reload the model",
     )
-    async def reload() -> dict[str, str]:
+    async def reload(model: QueryName = None) -> dict[str, str]:
         """Load the model's folder again; if verification fails, respond with 409 and keep the current model."""
-        return await asyncio.shield(asyncio.ensure_future(manager.reload()))  # goes on if the client disconnects
+        return await asyncio.shield(asyncio.ensure_future(manager.reload(model)))  # goes on if the client disconnects
 
     @routes.get("/metrics", response_class=Response, responses=PLAIN_TEXT, summary="Get metrics")
     async def metrics() -> Response:
@@ -166,16 +179,17 @@ def _build_health_router(manager: ModelManager) -> APIRouter:
 
 
 def _describe_current_model(app: FastAPI, manager: ModelManager) -> None:
-    """List the domains and tasks of the model in use in the OpenAPI document."""
+    """List the domains and tasks of the models in use in the OpenAPI document."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            labels = manager.served.info["labels"]
-            tasks = [task for by_task in labels.values() for task in by_task]
-            for name in ("PredictRequest", "ExplainRequest", "ChatRequest"):
+            labels = [model.served.info["labels"] for model in manager.models.values()]
+            domains = list(dict.fromkeys(domain for by_domain in labels for domain in by_domain))
+            tasks = list(dict.fromkeys(task for by in labels for by_task in by.values() for task in by_task))
+            for name in REQUESTS:
                 fields = schema["components"]["schemas"].get(name, {}).get("properties", {})
-                for field, known in (("domain", list(labels)), ("task", tasks)):
+                for field, known in (("domain", domains), ("task", tasks)):
                     if field in fields:
                         fields[field]["anyOf"][0]["enum"] = known
             app.openapi_schema = schema
@@ -185,7 +199,7 @@ def _describe_current_model(app: FastAPI, manager: ModelManager) -> None:
         app.openapi_schema = None
 
     app.openapi = openapi  # type: ignore[method-assign]
-    manager.on_reload.append(reset)
+    manager.on_change.append(reset)
 
 
 PAGE_FOLDER = Path(__file__).parent / "page"

@@ -49,7 +49,7 @@ class Batcher:
         max_wait: seconds for which the first request of a batch waits for others while the model is idle.
         max_queued_texts: texts that may wait; further requests are rejected.
         on_batch: called with the number of texts and the seconds of every batch.
-        initializer: called first in the model's thread.
+        thread: computes the batches; by default one of its own.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Batcher:
         max_wait: float,
         max_queued_texts: int,
         on_batch: Callable[[int, float], None] = lambda texts, seconds: None,
-        initializer: Callable[[], None] = lambda: None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self.engine, self.max_wait, self.max_queued_texts, self._on_batch = engine, max_wait, max_queued_texts, on_batch
         self._queue: deque[_QueuedRequest] = deque()
         self.queued_texts, self.in_flight, self._queued_tokens, self._seconds_per_text = 0, 0, 0, 0.0
         self._not_empty, self._batch_full = asyncio.Event(), asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "model", initializer)
+        self._thread, self._owns_thread = thread or ThreadPoolExecutor(1, "model"), thread is None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -87,7 +87,8 @@ class Batcher:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._thread.shutdown(wait=True)
+        if self._owns_thread:
+            self._thread.shutdown(wait=True)
 
     def submit(self, request: Any, texts: int) -> asyncio.Future[Any]:
         """Queue a request and return the future of its result; cancelling the future withdraws a queued request.

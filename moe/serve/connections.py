@@ -252,7 +252,7 @@ class ServiceProtocol(H11Protocol):
         request_id = uuid4().hex
         headers = {"Connection": "close", "X-Request-Id": request_id} | SECURITY_HEADERS
         headers |= {"Retry-After": "1"} if status == 503 else {}
-        response = build_error_response(status, fault, headers)
+        response = build_error_response("", status, fault, headers)
         raw = [*self.server_state.default_headers, *response.raw_headers]
         for event in (
             h11.Response(status_code=status, headers=raw, reason=HTTPStatus(status).phrase.encode()),

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from experts.errors import Fault
-from moe.inference.predictor import Predictor, Routing
+from moe.inference.predictor import Prediction, Predictor, Routing
 from moe.inference.stream import predict_each, to_row
 from moe.serve.errors import RequestError, check_known_name, unusable_answer
 
@@ -17,7 +17,14 @@ BYTES_PER_TOKEN = 4  # rough average
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """Texts of one request and how to predict all of them, each for each target; see `moe.inference.stream`."""
+    """Texts of one request and how to predict all of them, each for each target; see `moe.inference.stream`.
+
+    Args:
+        own_targets: the target of each text or None, instead of `targets`.
+        fixed_task: without a task, predict the model's first one that fits for every text, instead of that of the
+            domain that the router prefers.
+        details: also return `logits` by label, before calibration, and `tokens`, the number of tokens that were read.
+    """
 
     texts: tuple[str, ...]
     domain: str | None = None
@@ -25,10 +32,15 @@ class ClassifyRequest:
     routing: Routing = "soft"
     abstain: float | None = None
     targets: tuple[str, ...] = ()
+    own_targets: tuple[str | None, ...] = ()
+    fixed_task: bool = False
+    details: bool = False
 
     @property
     def pairs(self) -> list[tuple[str, str | None]]:
-        """Each text with each target, or with None."""
+        """Each text with each target, or with None; or each with its own."""
+        if self.own_targets:
+            return list(zip(self.texts, self.own_targets, strict=True))
         return list(product(self.texts, self.targets or (None,)))
 
 
@@ -78,9 +90,15 @@ class ClassifyEngine:
         spec = self.predictor.spec
         check_known_name("domain", request.domain, [domain.name for domain in spec.domains])
         check_known_name("task", request.task, list(spec.tasks))
-        self.predictor.with_options(request.routing, request.abstain).check(
-            request.task, request.domain, bool(request.targets)
-        )
+        predictor = self.predictor.with_options(request.routing, request.abstain)
+        for targeted in dict.fromkeys(target is not None for _, target in request.pairs):
+            predictor.check(self._task_of(request, targeted), request.domain, targeted)
+
+    def _task_of(self, request: ClassifyRequest, targeted: bool) -> str | None:
+        """The task that predicts a request's texts with or without a target; None leaves it to the router."""
+        if request.task is None and request.fixed_task:
+            return self.predictor.spec.default_task(request.domain, targeted)
+        return request.task
 
     def _predict_or_retry(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         try:
@@ -94,12 +112,23 @@ class ClassifyEngine:
         """Return response bodies of requests that share `routing` and `abstain`."""
         pairs = [(request, *pair) for request in requests for pair in request.pairs]
         texts, targets = [text for _, text, _ in pairs], [target for *_, target in pairs]
-        domains, tasks = [request.domain for request, *_ in pairs], [request.task for request, *_ in pairs]
+        domains = [request.domain for request, *_ in pairs]
+        tasks = [self._task_of(request, target is not None) for request, _, target in pairs]
         predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
         predictions, experts = predict_each(texts, predictor, domains, tasks, targets), predictor.experts
-        answers = [{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)]
-        for answer in answers:
+        answers: list[dict[str, Any]] = [
+            {"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)
+        ]
+        for answer, prediction, (request, *_) in zip(answers, predictions, pairs, strict=True):
             if "error" in answer:
                 raise unusable_answer(str(answer["error"]))
+            if request.details:
+                answer |= _details(prediction)
         rows = iter(answers)
         return [{"model": self.model_sha256, "answers": [next(rows) for _ in request.pairs]} for request in requests]
+
+
+def _details(prediction: Prediction) -> dict[str, Any]:
+    assert prediction.logits is not None
+    logits = {label: round(float(x), 6) for label, x in zip(prediction.labels, prediction.logits, strict=True)}
+    return {"logits": logits, "tokens": prediction.tokens}

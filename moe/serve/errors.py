@@ -6,7 +6,7 @@ Error responses never contain a text of the request.
 import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -43,7 +43,7 @@ ERROR_DESCRIPTIONS = {
     401: "Missing or unknown API key",
     403: "Request from another host name or origin",
     408: "Request body not received in time",
-    404: "The model has no card",
+    404: "No such model, or it has no card",
     409: "Valid request that this model cannot fulfil",
     413: "Request body too large",
     415: "Compressed request body",
@@ -52,6 +52,9 @@ ERROR_DESCRIPTIONS = {
     503: "Queue or connections full, or service shutting down",
     504: "No result in time",
 }
+TEI_PATH = "/predict"
+TEI_ERROR_TYPES = {500: "Backend", 501: "Backend", 503: "Overloaded", 504: "Overloaded"}
+"""Values of `error_type` in text-embeddings-inference by status; all others are `Validation`."""
 UNION_ERROR_TYPES = ("string_type", "list_type")
 
 
@@ -63,12 +66,23 @@ class ErrorDetail(BaseModel):
     expected: str = Field(description="what would have been valid")
     found: str = Field(description="what was received instead")
     remedy: str = Field(description="what to do")
+    code: str | None = Field(
+        None, description="only present for an unknown model: `model_not_found`, as in OpenAI's API"
+    )
+    param: str | None = Field(None, description="only present with `code`: the field of the request")
 
 
 class ErrorResponse(BaseModel):
     """Body of every error response."""
 
     error: ErrorDetail
+
+
+class TextEmbeddingsError(BaseModel):
+    """Body of an error response of `/predict`, as text-embeddings-inference sends it."""
+
+    error: str = Field(description="complete error message")
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer"]
 
 
 class RequestError(Exception):
@@ -78,11 +92,21 @@ class RequestError(Exception):
         status: HTTP status code.
         fault: the reason.
         headers: additional response headers.
+        code, param: OpenAI's code of the error and the field that it is about, if clients read them.
     """
 
-    def __init__(self, status: int, fault: Fault, headers: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self,
+        status: int,
+        fault: Fault,
+        headers: Mapping[str, str] = {},
+        *,
+        code: str | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(str(fault))
         self.status, self.fault, self.headers = status, fault, dict(headers)
+        self.details = {name: value for name, value in (("code", code), ("param", param)) if value is not None}
 
 
 def check_known_name(kind: str, name: str | None, known: Sequence[str]) -> None:
@@ -97,11 +121,21 @@ def check_known_name(kind: str, name: str | None, known: Sequence[str]) -> None:
         )
 
 
-def build_error_response(status: int, fault: Fault, headers: Mapping[str, str] = {}) -> Response:
-    """Return a fault as a response; in ASCII, since it may contain field names that the client invented."""
+def build_error_response(
+    path: str, status: int, fault: Fault, headers: Mapping[str, str] = {}, details: Mapping[str, str] = {}
+) -> Response:
+    """Return a fault as a response; in ASCII, since it may contain field names that the client invented.
+
+    Args:
+        path: of the request; that of text-embeddings-inference has errors of its own form.
+        details: `code` and `param` of an error in OpenAI's form.
+    """
     detail = {"message": str(fault), "type": ERROR_TYPES.get(status, "error")}
-    detail |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy}
-    return Response(json.dumps({"error": detail}), status, dict(headers), "application/json")
+    detail |= {"expected": fault.expected, "found": fault.found, "remedy": fault.remedy, **details}
+    body: dict[str, Any] = {"error": detail}
+    if path == TEI_PATH:
+        body = {"error": str(fault), "error_type": TEI_ERROR_TYPES.get(status, "Validation")}
+    return Response(json.dumps(body), status, dict(headers), "application/json")
 
 
 def encode_answer(content: Any, *, ascii_only: bool = False) -> bytes:
@@ -128,9 +162,9 @@ def unusable_answer(found: str) -> RequestError:
     return RequestError(409, Fault("an answer with finite numbers from this model", found, remedy))
 
 
-def error_responses(*statuses: int) -> OpenAPIResponses:
+def error_responses(*statuses: int, model: type[BaseModel] = ErrorResponse) -> OpenAPIResponses:
     """Return the OpenAPI descriptions of these error statuses."""
-    return {status: {"model": ErrorResponse, "description": ERROR_DESCRIPTIONS[status]} for status in statuses}
+    return {status: {"model": model, "description": ERROR_DESCRIPTIONS[status]} for status in statuses}
 
 
 class StrictRequest(Request):
@@ -168,18 +202,18 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(StarletteHTTPException, _handle_http_exception)
 
 
-async def _handle_request_error(_: Request, error: Exception) -> Response:
+async def _handle_request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return build_error_response(error.status, error.fault, error.headers)
+    return build_error_response(request.url.path, error.status, error.fault, error.headers, error.details)
 
 
-async def _handle_validation_error(_: Request, error: Exception) -> Response:
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = min(error.errors(), key=_error_rank)
     names = [str(part) for part in first["loc"][1:]]
     field = ".".join(name[:40] for name in names if name.isidentifier() or name.isdigit()) or "the body"
     fault = Fault("a request that matches /openapi.json", f"{field}: {first['msg']}", "correct the request")
-    return build_error_response(422, fault)
+    return build_error_response(request.url.path, 422, fault)
 
 
 def _error_rank(error: Any) -> tuple[bool, int]:
@@ -191,7 +225,7 @@ async def _handle_http_exception(request: Request, error: Exception) -> Response
     """Convert errors of the framework: unknown path, unsupported method, body that is not JSON."""
     assert isinstance(error, StarletteHTTPException)
     if error.status_code == 400:  # of `StrictRequest`, or of FastAPI for a body that it cannot read
-        return build_error_response(422, Fault("a JSON body", error.detail, "send valid JSON"))
+        return build_error_response(request.url.path, 422, Fault("a JSON body", error.detail, "send valid JSON"))
     expected = {404: "an existing path", 405: "a method that this path supports"}
     fault = Fault(expected.get(error.status_code, "a valid request"), error.detail.lower(), "see /openapi.json")
-    return build_error_response(error.status_code, fault, error.headers or {})
+    return build_error_response(request.url.path, error.status_code, fault, error.headers or {})

@@ -17,13 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from experts.errors import Fault
 from moe.serve.auth import find_key_owner
-from moe.serve.errors import RequestError, build_error_response
+from moe.serve.errors import TEI_PATH, RequestError, build_error_response
 from moe.serve.json_logs import log_event
 from moe.serve.metrics import Metrics
 from moe.serve.settings import ServeSettings
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
-KEY_PROTECTED_PATHS = ("/v1/", "/card", "/metrics")
+KEY_PROTECTED_PATHS = ("/v1/", "/card", "/metrics", TEI_PATH, "/classify")
 HEALTH_PATHS = ("/healthz", "/readyz")
 UNLOGGED_PATHS = (*HEALTH_PATHS, "/metrics")
 IGNORED_HEADERS = (b"range", b"if-range")
@@ -66,7 +66,8 @@ class AccessMiddleware:
             self._check_active(scope)
         except RequestError as error:
             closing = {"Connection": "close"} if _has_body(headers) else {}
-            return await build_error_response(error.status, error.fault, closing | error.headers)(scope, receive, send)
+            response = build_error_response(scope["path"], error.status, error.fault, closing | error.headers)
+            return await response(scope, receive, send)
         self.active += 1
         try:
             await _run_until_disconnect(self.app, scope, body, receive, send)
@@ -259,7 +260,7 @@ class TelemetryMiddleware:
                 fault = Fault(
                     "a response", "an internal error", f"report request ID {request_id} to the operator of this service"
                 )
-                await build_error_response(500, fault)(scope, receive, send_with_headers)
+                await build_error_response(scope["path"], 500, fault)(scope, receive, send_with_headers)
         scope["method"] = method
         self._log(scope, status or 499, time.perf_counter() - start, request_id)
 

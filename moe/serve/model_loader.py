@@ -21,6 +21,7 @@ from moe.inference.load_mixture import load_mixture
 from moe.inference.predictor import Predictor
 from moe.inference.torch_predictor import TorchPredictor
 from moe.integrity import verify
+from moe.model.backbone_pool import BackbonePool
 from moe.model.mixture import Mixture
 from moe.runs.model_ref import ModelRef, resolve
 from moe.serve.batching import Engine
@@ -50,7 +51,10 @@ class ServedModel:
 
 
 def load_served_model(
-    model: Path | None, options: LoadOptions = LoadOptions(), token_budget: int | None = None
+    model: Path | None,
+    options: LoadOptions = LoadOptions(),
+    token_budget: int | None = None,
+    backbones: BackbonePool | None = None,
 ) -> ServedModel:
     """Find, verify and load a model, and make a trial prediction.
 
@@ -58,6 +62,7 @@ def load_served_model(
         model: see `resolve`, which is called at the start and at every reload.
         options: for a classifier; a service runs long, so that the runtime's speed matters more than its start.
         token_budget: approximate number of tokens in a batch; None uses the engine's default.
+        backbones: shares the backbone's weights with other models of this process.
 
     Raises:
         Fault: if the model is damaged, cannot be loaded, changes while it is loading, or cannot predict.
@@ -70,9 +75,9 @@ def load_served_model(
         _check_integrity(folder)
         sha256 = sha256_of(folder / MANIFEST)
     if ref.language:
-        served = _load_generator(ref, options, sha256)
+        served = _load_generator(ref, options, sha256, backbones)
     else:
-        served = _load_classifier(ref, options, sha256, token_budget)
+        served = _load_classifier(ref, options, sha256, token_budget, backbones)
     served = replace(served, card=_read_card(folder))
     adopt_library_loggers()
     if sha256_of(folder / MANIFEST) != sha256:
@@ -92,10 +97,13 @@ def _check_integrity(folder: Path) -> None:
         raise Fault(f"an intact model at {folder}", f"{faults[0]}{more}", f"run moe verify {folder} for details")
 
 
-def _load_classifier(ref: ModelRef, options: LoadOptions, sha256: str, token_budget: int | None) -> ServedModel:
-    predictor = load(ref, options)
+def _load_classifier(
+    ref: ModelRef, options: LoadOptions, sha256: str, token_budget: int | None, backbones: BackbonePool | None
+) -> ServedModel:
+    predictor = load(ref, options, backbones)
     engine = ExplainEngine(
-        ClassifyEngine(predictor, sha256, token_budget), partial(_load_torch, ref, options, predictor, sha256)
+        ClassifyEngine(predictor, sha256, token_budget),
+        partial(_load_torch, ref, options, predictor, sha256, backbones),
     )
     (result,) = engine.run_batch([ClassifyRequest(("The first text.",))])
     if isinstance(result, BaseException):
@@ -109,7 +117,9 @@ def _load_classifier(ref: ModelRef, options: LoadOptions, sha256: str, token_bud
     return ServedModel(engine, info)
 
 
-def _load_torch(ref: ModelRef, options: LoadOptions, predictor: Predictor, sha256: str) -> TorchPredictor:
+def _load_torch(
+    ref: ModelRef, options: LoadOptions, predictor: Predictor, sha256: str, backbones: BackbonePool | None
+) -> TorchPredictor:
     """Return the served model with PyTorch, which a graph's predictor does not have.
 
     Raises:
@@ -117,17 +127,17 @@ def _load_torch(ref: ModelRef, options: LoadOptions, predictor: Predictor, sha25
     """
     if isinstance(predictor, TorchPredictor):
         return predictor
-    model = load_torch(ref, options)
+    model = load_torch(ref, options, backbones)
     adopt_library_loggers()  # of transformers, which is imported here
     if sha256_of(ref.folder / MANIFEST) != sha256:
         raise Fault("the served model in its folder, to explain with", "a newer one", "reload the service")
     return model
 
 
-def _load_generator(ref: ModelRef, options: LoadOptions, sha256: str) -> ServedModel:
+def _load_generator(ref: ModelRef, options: LoadOptions, sha256: str, backbones: BackbonePool | None) -> ServedModel:
     if options.sets:
         raise Fault("no --set for a language model", options.sets[0], "omit --set")
-    loaded = load_mixture(ref, language=True)
+    loaded = load_mixture(ref, language=True, backbones=backbones)
     engine = GenerateEngine(loaded.model, loaded.template, sha256)
     info = _model_info(ref, sha256, loaded.model)
     info |= {

@@ -7,9 +7,9 @@ linked.
 import re
 from functools import lru_cache
 from html import escape
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -18,6 +18,7 @@ from experts.errors import Fault
 from moe.checkpoints.file_names import README
 from moe.serve.errors import RequestError, error_responses
 from moe.serve.model_manager import ModelManager
+from moe.serve.schemas import MAX_NAME
 
 CARD_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -55,9 +56,9 @@ def add_card_route(routes: APIRouter, manager: ModelManager) -> None:
     @routes.get(
         "/card", response_class=Response, responses=HTML | error_responses(404), summary="Get the model card as a page"
     )
-    def card() -> Response:
+    async def card(model: Annotated[str | None, Query(max_length=MAX_NAME)] = None) -> Response:
         """Return what the model was trained on and where it fails, as its README.md states it."""
-        served = manager.served
+        served = manager.find(model).served
         if served.card is None:
             fault = Fault(
                 f"a model card, {README}, in the folder of the model {served.info['name']}",

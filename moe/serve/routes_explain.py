@@ -17,6 +17,7 @@ from moe.serve.schemas import (
     STRICT_CONFIG,
     JsonInteger,
     PredictionBody,
+    model_field,
     nonblank_text,
     routing_fields,
     target_text,
@@ -86,6 +87,7 @@ def build_explain_request(settings: ServeSettings) -> type[BaseModel]:
         "domain": common["domain"],
         "task": task_field(),
         "routing": common["routing"],
+        "model": model_field(),
         "steps": (steps | None, Field(None, description="integration steps; by default fewer for longer texts")),
     }
     return create_model("ExplainRequest", __config__=STRICT_CONFIG, **fields)
@@ -97,13 +99,15 @@ def add_explain_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/explain",
         response_model=ExplainResponse,
-        responses=error_responses(409, 422, 501, 504),
+        responses=error_responses(404, 409, 422, 501, 504),
         summary="Explain a prediction",
     )
     @validated_by(build_explain_request(manager.settings))
     async def explain_(body: BaseModel, request: Request) -> Response:
         """Return the prediction for a text, word attributions by integrated gradients, and each expert's prediction."""
-        explain_request = ExplainRequest(**dict(body))
+        fields: dict[str, Any] = dict(body)
+        model = manager.find(fields.pop("model"))
+        explain_request = ExplainRequest(**fields)
         request.scope["texts"] = 1
-        content = await manager.run(explain_request, explain_request.steps or STEPS)
+        content = await manager.run(explain_request, explain_request.steps or STEPS, model)
         return Response(encode_answer(content), media_type="application/json")

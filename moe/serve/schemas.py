@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from moe.data.text_checks import MAX_TARGETS
 from moe.serve.settings import ServeSettings
 
+MAX_NAME = 200
+"""Most characters of the name of a model or a task in a request."""
 STRICT_CONFIG = ConfigDict(extra="forbid", strict=True)
 MODEL_DESCRIPTION = "SHA-256 of the manifest of the model that produced this response"
 
@@ -59,6 +61,12 @@ def routing_fields() -> dict[str, tuple[Any, Any]]:
     }
 
 
+def model_field() -> Any:
+    """Return the field `model` of request bodies."""
+    description = "name of the model, of `GET /v1/models`; by default the first"
+    return (str | None, Field(None, max_length=MAX_NAME, description=description))
+
+
 def task_field() -> Any:
     """Return the field `task` of classification request bodies."""
     return (str | None, Field(None, description="task to predict, for a domain with several tasks"))
@@ -97,6 +105,7 @@ def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
                 "threshold does; needs a calibrated model",
             ),
         ),
+        "model": model_field(),
     }
     return create_model("PredictRequest", __config__=STRICT_CONFIG, **fields)
 
@@ -181,6 +190,14 @@ class ModelInfo(BaseModel):
     card: bool = Field(description="whether `GET /card` has a model card")
     since: str = Field(description="time when it was loaded, ISO 8601")
     limits: RequestLimits
+
+
+class TokenUsage(BaseModel):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
 
 
 class HealthStatus(BaseModel):

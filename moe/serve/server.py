@@ -9,10 +9,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -22,39 +22,65 @@ import uvicorn
 from experts.errors import Fault
 from moe.console import redirected_status
 from moe.inference.load import LoadOptions
+from moe.model.backbone_pool import BackbonePool
 from moe.serve.app import build_app
 from moe.serve.connections import LISTEN_BACKLOG, ConnectionLimits, ServiceConfig, find_connection_limits
 from moe.serve.errors import RequestError
+from moe.serve.hosted_model import HostedModel, ModelSource
 from moe.serve.json_logs import configure_logging, log_event
 from moe.serve.model_loader import load_served_model
 from moe.serve.model_manager import ModelManager
-from moe.serve.settings import ServeSettings, check_keys_required
+from moe.serve.settings import ServeSettings, check_keys_required, check_load_folder
 
 SWITCH_INTERVAL_SECONDS = 0.0005
 """Thread switch interval: Python's default of 5 ms would delay the event loop while the model computes."""
 
 
-def serve(settings: ServeSettings, model: Path | None, options: LoadOptions = LoadOptions()) -> None:
-    """Serve a model until a signal ends the process.
+def serve(settings: ServeSettings, sources: Sequence[ModelSource], options: LoadOptions = LoadOptions()) -> None:
+    """Serve models until a signal ends the process.
 
     Args:
-        model: see `resolve`.
+        sources: the models, at least one. If the process may hold several, PyTorch predicts unless the runtime is
+            set: it shares a backbone's weights between models, each graph has a copy.
         options: see `load_served_model`.
 
     Raises:
-        Fault: if the address is in use or would be accessible without a key, or the model cannot be loaded.
+        Fault: if the address is in use or would be accessible without a key, the folder of models to load at run time
+            is missing, or a model cannot be loaded.
     """
     check_keys_required(settings)
+    check_load_folder(settings)
+    if options.runtime == "auto" and (len(sources) > 1 or settings.load_folder):
+        options = replace(options, runtime="torch")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # batches are tokenized one at a time; more threads slow torch down
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     configure_logging(settings.log_lines_per_s)
     with redirected_status(lambda text: log_event("status", text=text)), bind_socket(settings) as listener:
         if options.threads:
             torch.set_num_threads(options.threads)
-        load = partial(load_served_model, model, options, settings.batch_tokens)
-        served, limits = load(), find_connection_limits(settings)
-        manager = ModelManager(settings, load, served, partial(torch.set_num_threads, torch.get_num_threads()))
+        limits = find_connection_limits(settings)
+        manager = load_manager(settings, sources, options)
         asyncio.run(_run(manager, limits, listener))
+
+
+def load_manager(
+    settings: ServeSettings, sources: Sequence[ModelSource], options: LoadOptions = LoadOptions()
+) -> ModelManager:
+    """Load the models of a service; models on the same backbone share its weights if PyTorch predicts.
+
+    Args:
+        sources: the models, at least one.
+
+    Raises:
+        Fault: if a model cannot be loaded, two have the same name, or one has other outputs than the first.
+    """
+    load = partial(load_served_model, options=options, token_budget=settings.batch_tokens, backbones=BackbonePool())
+    loaders = [partial(load, source.model) for source in sources]
+    set_threads = partial(torch.set_num_threads, torch.get_num_threads())
+    manager = ModelManager(settings, loaders[0], loaders[0](), set_threads, sources[0].name, load)
+    for source, loader in list(zip(sources, loaders, strict=True))[1:]:
+        manager.add(HostedModel(source.name, loader, loader()))
+    return manager
 
 
 def bind_socket(settings: ServeSettings) -> socket.socket:
@@ -102,7 +128,9 @@ class Server(uvicorn.Server):
             host, port = listener.getsockname()[:2]
             url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
             served = self.manager.served
-            log_event("serving", url=url, model=served.info["name"], sha256=served.sha256)
+            names = list(self.manager.models)
+            others: dict[str, Any] = {"models": names} if len(names) > 1 else {}
+            log_event("serving", url=url, model=served.info["name"], sha256=served.sha256, **others)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, exit at the second; signals are not raised again, so the exit code is 0."""
@@ -113,7 +141,7 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_soon_threadsafe(self._start_task, self._drain_and_exit())
 
     def reload(self) -> None:
-        """Reload the model in the background."""
+        """Reload the models in the background."""
         self._start_task(self._reload())
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -126,5 +154,6 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def _reload(self) -> None:
-        with suppress(RequestError):  # the reason is in the log
-            await self.manager.reload()
+        for name in list(self.manager.models):
+            with suppress(RequestError):  # the reason is in the log
+                await self.manager.reload(name)

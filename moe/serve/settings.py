@@ -84,6 +84,13 @@ class ServeSettings(BaseModel):
     max_new_tokens: int = Field(
         1024, ge=1, le=10**6, description="maximum tokens of a generated message; a request for more is rejected (422)"
     )
+    load_folder: Path | None = Field(
+        None,
+        description="folder below which models may be loaded at run time, if there are `keys`; null is none",
+    )
+    max_models: int = Field(
+        16, ge=1, le=1000, description="maximum number of models of the process; loading more is rejected (409)"
+    )
     timeout_s: float = Field(
         60.0,
         gt=0,
@@ -139,3 +146,13 @@ def check_keys_required(settings: ServeSettings) -> None:
             "none",
             "create a key with moe serve --new-key and add its hash under `keys` in the --config file",
         )
+
+
+def check_load_folder(settings: ServeSettings) -> None:
+    """Check that the folder of models that may be loaded at run time is there.
+
+    Raises:
+        Fault: if it is set and no folder.
+    """
+    if settings.load_folder is not None and not settings.load_folder.is_dir():
+        raise Fault(f"the folder `load_folder`, {settings.load_folder}", "no such folder", "create it, or remove it")

@@ -155,7 +155,8 @@ class OnnxPredictor(Predictor):
         outputs = [self._forward([ids[i] for i in batch], domain[batch]) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
-        scores = scores_of_windows(windows, text_index, counts, self.window_weights([len(window) for window in ids]))
+        lengths = [len(window) for window in ids]
+        scores = scores_of_windows(windows, text_index, counts, self.window_weights(lengths), lengths)
         if targets is None or not any(targets):
             return scores
         return replace(scores, target_truncated=self.encoder.long_targets(targets))

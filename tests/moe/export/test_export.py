@@ -52,8 +52,8 @@ def test_export_dense_takes_one_expert_or_a_merge(model: Path, tmp_path: Path) -
 
 INVALID: list[tuple[dict[str, Any], str]] = [
     ({"to": "onx"}, "Did you mean onnx"),
-    ({"to": "onnx", "experts": ("news",)}, "--expert only with --to peft or dense"),
-    ({"to": "openvino", "merge": "linear"}, "--merge only with --to peft or dense"),
+    ({"to": "onnx", "experts": ("news",)}, "--expert only with --to peft, vllm or dense"),
+    ({"to": "openvino", "merge": "linear"}, "--merge only with --to peft, vllm or dense"),
     ({"to": "peft", "quantized": True}, "--quantized only with --to dense"),
     ({"to": "dense", "license_id": "mit"}, "--license only with --to hub-folder"),
     ({"to": "hub-folder", "sets": ("backbone.dtype=float32",)}, "--set only with"),

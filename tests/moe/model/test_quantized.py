@@ -73,6 +73,6 @@ def test_backbone_without_any_quantized_layer_is_refused(
 ) -> None:
     folder = save_backbone(tmp_path / "bert", "bert")
     work = make_work(backbone={"name": str(folder), "quantization": "nf4"})
-    monkeypatch.setattr("moe.model.backbone._quantization", lambda _: None)
+    monkeypatch.setattr("moe.model.backbone.quantization_config", lambda _: None)
     with pytest.raises(Fault, match=r"in nf4; found none"):
         load_backbone(work.run.backbone)

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import torch
 from corpora import save_language_model
 from mixtures import save_random_lm_mixture
-from serving import build_manager, service_client, write_mixture
+from serving import build_manager, copy_with_other_expert, service_client, write_mixture
 from starlette.testclient import TestClient
 
-from experts.atomic_io import write_manifest
 from experts.errors import Fault
-from experts.safetensors_io import load_tensors, save_tensors
 from moe.serve.app import build_app
 from moe.serve.model_loader import load_served_model
 
@@ -24,17 +21,6 @@ TEXTS = ["profit rose today", "moon bags fell again", "rates"]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_mixture(tmp_path)
-
-
-def copy_with_other_expert(folder: Path, target: Path, value: float = 0.0) -> Path:
-    """Copy a mixture and set all weights of its expert `news` to `value`."""
-    shutil.copytree(folder, target)
-    path = target / "experts" / "news" / "adapter_model.safetensors"
-    tensors = {name: torch.full_like(tensor, value) for name, tensor in load_tensors(path).items()}
-    path.unlink()
-    save_tensors(path, tensors, finite=False)
-    write_manifest(target)
-    return target
 
 
 def replace_folder(new: Path, folder: Path) -> None:

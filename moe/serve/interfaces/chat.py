@@ -17,8 +17,18 @@ from transformers import AsyncTextIteratorStreamer
 from moe.inference.generator import Sampling
 from moe.serve.engine_generate import ChatRequest, ChatResult
 from moe.serve.errors import ERROR_TYPES, RequestError, encode_answer, error_responses
+from moe.serve.hosted_model import HostedModel
 from moe.serve.model_manager import ModelManager
-from moe.serve.schemas import MODEL_DESCRIPTION, STRICT_CONFIG, JsonInteger, nonblank_text, routing_fields, validated_by
+from moe.serve.schemas import (
+    MAX_NAME,
+    MODEL_DESCRIPTION,
+    STRICT_CONFIG,
+    JsonInteger,
+    TokenUsage,
+    nonblank_text,
+    routing_fields,
+    validated_by,
+)
 from moe.serve.settings import ServeSettings
 
 DEFAULT_SAMPLING = Sampling()
@@ -44,7 +54,12 @@ def build_chat_request(settings: ServeSettings) -> type[BaseModel]:
     limit = f"maximum number of generated tokens; default: {DEFAULT_SAMPLING.max_new_tokens}, or half of the context"
     top_p = "nucleus sampling: sample from the most probable tokens with this total probability"
     fields: dict[str, Any] = {
-        "model": (str, Field("", max_length=200, description="ignored: there is only one model")),
+        "model": (
+            str,
+            Field(
+                "", max_length=MAX_NAME, description="name of the model, of `GET /v1/models`; ignored if there is one"
+            ),
+        ),
         "messages": (list[message], Field(min_length=1, max_length=settings.max_texts)),
         "max_completion_tokens": (max_tokens | None, Field(None, description=limit)),
         "max_tokens": (max_tokens | None, Field(None, description="older name of `max_completion_tokens`")),
@@ -81,14 +96,6 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length"]
 
 
-class TokenUsage(BaseModel):
-    """Token counts."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
 class ChatResponse(BaseModel):
     """A complete response."""
 
@@ -108,7 +115,7 @@ def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
     @routes.post(
         "/v1/chat/completions",
         response_model=ChatResponse,
-        responses=error_responses(409, 422, 504) | events,
+        responses=error_responses(404, 409, 422, 504) | events,
         summary="Generate the next message of a chat",
     )
     @validated_by(build_chat_request(manager.settings))
@@ -116,16 +123,17 @@ def add_chat_routes(routes: APIRouter, manager: ModelManager) -> None:
         """Answer a chat in OpenAI's format with the mixture; `stream` returns server-sent events."""
         options: Any = body
         request.scope["texts"] = 1
-        chat_request = _to_chat_request(options, manager)
+        model = manager.find((options.model or None) if len(manager.models) > 1 else None)
+        chat_request = _to_chat_request(options, manager, model)
         if not options.stream:
-            return Response(await _complete(manager, chat_request), media_type="application/json")
+            return Response(await _complete(manager, chat_request, model), media_type="application/json")
         include_usage = bool(options.stream_options and options.stream_options.include_usage)
-        stream = _ChatStream(manager, chat_request, include_usage)
+        stream = _ChatStream(manager, chat_request, model, include_usage)
         return StreamingResponse(await stream.start(), media_type="text/event-stream")
 
 
-def _to_chat_request(body: Any, manager: ModelManager) -> ChatRequest:
-    engine: Any = manager.served.engine
+def _to_chat_request(body: Any, manager: ModelManager, model: HostedModel) -> ChatRequest:
+    engine: Any = model.served.engine
     default = min(DEFAULT_SAMPLING.max_new_tokens, manager.settings.max_new_tokens, (engine.context or 256) // 2)
     streamer = None
     if body.stream:
@@ -141,9 +149,9 @@ def _to_chat_request(body: Any, manager: ModelManager) -> ChatRequest:
     )
 
 
-async def _complete(manager: ModelManager, request: ChatRequest) -> bytes:
+async def _complete(manager: ModelManager, request: ChatRequest, model: HostedModel) -> bytes:
     try:
-        result: ChatResult = await manager.run(request, 1)
+        result: ChatResult = await manager.run(request, 1, model)
     finally:
         request.stop.set()
     message = {"role": "assistant", "content": result.text}
@@ -177,9 +185,9 @@ class _ChatStream:
         include_usage: send the token counts as the last chunk.
     """
 
-    def __init__(self, manager: ModelManager, request: ChatRequest, include_usage: bool) -> None:
-        self.manager, self.request, self.include_usage = manager, request, include_usage
-        self.head = _response_head("chat.completion.chunk") | {"model": manager.served.sha256}
+    def __init__(self, manager: ModelManager, request: ChatRequest, model: HostedModel, include_usage: bool) -> None:
+        self.manager, self.request, self.model, self.include_usage = manager, request, model, include_usage
+        self.head = _response_head("chat.completion.chunk") | {"model": model.served.sha256}
         self.deadline = time.monotonic() + manager.settings.timeout_s
 
     async def start(self) -> AsyncIterator[str]:
@@ -188,7 +196,7 @@ class _ChatStream:
         Raises:
             RequestError: if the queue is full, the model rejects the request, or the first piece takes too long.
         """
-        future = self.manager.submit(self.request, 1)
+        future = self.manager.submit(self.request, 1, self.model)
         try:
             first = await self._next_piece()
             if first is None:
