@@ -41,6 +41,7 @@ class LoadOptions:
         windows: see `Predictor`.
         batch_tokens: see `Predictor`.
         abstain: see `Predictor`.
+        label_sets: see `Predictor`.
         threads: CPU threads of a forward pass; None leaves the choice to the runtime.
         runtime: `onnx` predicts with the model's graph, `torch` with PyTorch; `auto` uses the graph where it is current
             and fits the options.
@@ -52,6 +53,7 @@ class LoadOptions:
     windows: bool = False
     batch_tokens: int | None = None
     abstain: float | None = None
+    label_sets: bool = False
     threads: int | None = None
     runtime: Runtime = "auto"
     large: bool = False
@@ -83,7 +85,7 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions()) -> Predictor:
 
     Raises:
         Fault: if the model, its graph or its calibration is broken or was changed, it is a language model, an option is
-            invalid or does not fit it, or `abstain` is set and it has no calibration.
+            invalid or does not fit it, or `abstain` or `label_sets` is set and it has no calibration.
     """
     options.check()
     try:
@@ -122,6 +124,7 @@ def _load_onnx(ref: ModelRef, options: LoadOptions, calibration: Calibration | N
         batch_tokens=options.batch_tokens,
         calibration=calibration,
         abstain=options.abstain,
+        label_sets=options.label_sets,
     )
 
 
@@ -151,6 +154,7 @@ def load_torch(ref: ModelRef, options: LoadOptions = LoadOptions()) -> "TorchPre
         batch_tokens=options.batch_tokens,
         calibration=calibration,
         abstain=options.abstain,
+        label_sets=options.label_sets,
     )
 
 
@@ -161,6 +165,12 @@ def _read_calibration(ref: ModelRef, options: LoadOptions) -> Calibration | None
             f"a calibrated model at {ref.folder} to abstain with",
             "no calibration",
             f"run moe calibrate {ref.folder}",
+        )
+    if options.label_sets and (calibration is None or calibration.sets_level is None) and ref.folder.is_dir():
+        raise Fault(
+            f"a model at {ref.folder} with label sets in its calibration",
+            "no calibration" if calibration is None else "a calibration without them",
+            f"run moe calibrate {ref.folder} --conformal 0.9",
         )
     if options.abstain is not None and calibration is not None and calibration.unbounded:
         tasks = ", ".join(calibration.unbounded)

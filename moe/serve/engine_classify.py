@@ -24,6 +24,7 @@ class ClassifyRequest:
     task: str | None = None
     routing: Routing = "soft"
     abstain: float | None = None
+    label_sets: bool = False
     targets: tuple[str, ...] = ()
 
     @property
@@ -54,14 +55,14 @@ class ClassifyEngine:
     def run_batch(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         """Return a response body or an exception for each request; a batch that fails is retried request by request."""
         results: list[Any] = [None] * len(requests)
-        groups: dict[tuple[Routing, float | None], list[int]] = {}
+        groups: dict[tuple[Routing, float | None, bool], list[int]] = {}
         for index, request in enumerate(requests):
             try:
                 self.check(request)
             except (RequestError, Fault) as error:
                 results[index] = error if isinstance(error, RequestError) else RequestError(409, error)
             else:
-                groups.setdefault((request.routing, request.abstain), []).append(index)
+                groups.setdefault((request.routing, request.abstain, request.label_sets), []).append(index)
         for indices in groups.values():
             for index, result in zip(indices, self._predict_or_retry([requests[i] for i in indices]), strict=True):
                 results[index] = result
@@ -72,15 +73,14 @@ class ClassifyEngine:
 
         Raises:
             RequestError: 422 if the domain or the task is unknown.
-            Fault: if the options do not fit together, the model has no task for targets, or the target accuracy cannot
-                be reached.
+            Fault: if the options do not fit together, the model has no task for targets or no label sets, or the target
+                accuracy cannot be reached.
         """
         spec = self.predictor.spec
         check_known_name("domain", request.domain, [domain.name for domain in spec.domains])
         check_known_name("task", request.task, list(spec.tasks))
-        self.predictor.with_options(request.routing, request.abstain).check(
-            request.task, request.domain, bool(request.targets)
-        )
+        predictor = self.predictor.with_options(request.routing, request.abstain, request.label_sets)
+        predictor.check(request.task, request.domain, bool(request.targets))
 
     def _predict_or_retry(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         try:
@@ -91,11 +91,12 @@ class ClassifyEngine:
             return [result for request in requests for result in self._predict_or_retry([request])]
 
     def _predict(self, requests: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:
-        """Return response bodies of requests that share `routing` and `abstain`."""
+        """Return response bodies of requests that share `routing`, `abstain` and `label_sets`."""
         pairs = [(request, *pair) for request in requests for pair in request.pairs]
         texts, targets = [text for _, text, _ in pairs], [target for *_, target in pairs]
         domains, tasks = [request.domain for request, *_ in pairs], [request.task for request, *_ in pairs]
-        predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
+        first = requests[0]
+        predictor = self.predictor.with_options(first.routing, first.abstain, first.label_sets)
         predictions, experts = predict_each(texts, predictor, domains, tasks, targets), predictor.experts
         answers = [{"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)]
         for answer in answers:
