@@ -5,10 +5,13 @@ rows and measured on their test rows. Then each domain whose three-way tasks ano
 out of all training and of the calibration: the sets and thresholds of that other task are measured on its test rows.
 Routers are prototypes (no training); each row is answered in the labels of its own task. It trains what is missing,
 resumes where it stopped, and prints the results so far as Markdown.
+
+`--ready` trains nothing: the ready mixture, which has no macro domain, is calibrated on its validation rows of sentfin
+and twitter_fin_news, and measured on their test rows, on fpb (news from elsewhere) and on gold_headlines (macro).
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,21 @@ from moe.config.stages import MERGED
 from moe.data.sampler import subsample_per_domain
 from moe.evaluation.calibrate import collect_logits, fit_calibration
 from moe.evaluation.conformal import label_set_report, with_label_sets
+from moe.inference.calibration import TaskCalibration
+from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor
 from moe.results.calibration import LabelSetReport, SetCoverage
+from moe.runs.model_ref import resolve
+from moe.runs.workspace import Workspace
 
 IN_DOMAIN = "none"
 """Name of the case without a left-out domain."""
+READY = "ready"
+"""Name of the cases of the ready mixture."""
+READY_CONFIG = CONFIG.parent.parent / "ready.yaml"
+READY_TASKS = {"news": "headlines", "forum": "tweets"}
+READY_SHIFTED = {"fpb": "headlines", "gold": "headlines"}
+"""Tasks of the config that the ready mixture was not trained on, and the task that answers them."""
 COLUMNS = (
     "left out",
     "task or domain",
@@ -53,45 +66,89 @@ def main() -> None:
     parser.add_argument("--most-rows", type=int, help="most training and most validation rows of a task")
     parser.add_argument("--test-rows", type=int, default=1500, help="most test rows of a domain")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
+    parser.add_argument("--ready", action="store_true", help="measure the ready mixture, and train nothing")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
     if args.most_rows:
         limits = limit_rows(args.config, max_train_rows=args.most_rows, max_validation_rows=args.most_rows)
         args.sets = [*limits, *args.sets]
     run, path = load_run(args.config, [f"data.folder={args.data}", *args.sets]), args.out / "results.jsonl"
+    cases = (IN_DOMAIN, *(run.domains if args.left_out is None else args.left_out))
     finished = {line["left_out"] for line in read_lines(path)}
-    for name in () if args.print_only else (IN_DOMAIN, *(run.domains if args.left_out is None else args.left_out)):
-        case = LeftOut(args, args.seed, name)
-        if name not in finished and (report := measure(case, args)):
-            append_line(path, {"left_out": name, "report": report.model_dump(mode="json")})
+    for name in () if args.print_only else (READY,) if args.ready else cases:
+        if name not in finished:
+            reports = measure_ready(args) if args.ready else measure(LeftOut(args, args.seed, name), args)
+            for left_out, report in list(reports):
+                append_line(path, {"left_out": left_out, "report": report.model_dump(mode="json")})
     print_results(read_lines(path))
 
 
-def measure(case: LeftOut, args: argparse.Namespace) -> LabelSetReport | None:
-    """Calibrate a mixture on validation rows of its domains, and measure sets on test rows; None if it has no task."""
+def measure(case: LeftOut, args: argparse.Namespace) -> Iterator[tuple[str, LabelSetReport]]:
+    """Train a mixture, and yield the case's name and report; nothing if no task can answer the left-out domain."""
     in_domain = case.domain == IN_DOMAIN
     renamed = {} if in_domain else answerable(case)
     if not in_domain and not renamed:
-        return None
+        return
     work = case.merged("centroid", "none", 0)
     model, card = read_mixture(work.out / MERGED)
     predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)
     answered = {task: task for task in model.labels.tasks} if in_domain else renamed
-    known = [domain.name for domain in model.domains]
-    validation_rows = of_tasks(work.rows("validation", known), list(answered.values()))
-    validation = collect_logits(predictor, validation_rows, title="validation", quiet=True)
-    fitted = {task: fit_calibration(logits) for task, logits in validation.items()}
-    fitted = with_label_sets(fitted, validation, args.level)
-    source = case.workspace("old")
-    rows = source.rows("test", known if in_domain else [case.domain])
-    rows, logits = of_tasks(subsample_per_domain(rows, args.test_rows, 13), list(answered)), {}
+    known, source = [domain.name for domain in model.domains], case.workspace("old")
+    rows = subsample_per_domain(source.rows("test", known if in_domain else [case.domain]), args.test_rows, 13)
+    calibrations = fit(predictor, work.rows("validation", known), list(answered.values()), args.level)
+    yield case.domain, test(predictor, calibrations, rows, answered, source.run.label_space().domain_by_task)
+
+
+def measure_ready(args: argparse.Namespace) -> Iterator[tuple[str, LabelSetReport]]:
+    """Yield the reports of the ready mixture: on its own tasks, and on data that it was not trained on."""
+    model, template, max_length = load_mixture(resolve(READY))
+    predictor = TorchPredictor(model, template, max_length)
+    run = load_run(READY_CONFIG, [f"data.folder={args.data}"])
+    domains = {
+        name: run.domains[name].model_copy(update={"tasks": {task: run.tasks_of(name)[task]}, "unlabelled": ()})
+        for name, task in READY_TASKS.items()
+    }
+    own = Workspace(run.model_copy(update={"domains": domains}), args.out / READY)
+    others = Workspace(load_run(args.config, [f"data.folder={args.data}"]), args.out / "others")
+    tasks = {task: task for task in READY_TASKS.values()}
+    calibrations = fit(predictor, own.rows("validation"), list(tasks), args.level)
+    rows = subsample_per_domain(own.rows("test"), args.test_rows, 13)
+    yield READY, test(predictor, calibrations, rows, tasks, model.labels.domain_by_task)
+    domain_by_task = others.run.label_space().domain_by_task
+    for task, other in READY_SHIFTED.items():
+        rows = of_tasks(others.rows("test", [domain_by_task[task]]), [task])
+        rows = subsample_per_domain(rows, args.test_rows, 13)
+        yield f"{READY}: {task}", test(predictor, calibrations, rows, {task: other}, domain_by_task)
+
+
+def fit(predictor: TorchPredictor, rows: Dataset, tasks: Sequence[str], level: float) -> dict[str, TaskCalibration]:
+    """Fit temperatures, thresholds and sets of some tasks on validation rows."""
+    validation = collect_logits(predictor, of_tasks(rows, tasks), title="validation", quiet=True)
+    return with_label_sets({task: fit_calibration(its) for task, its in validation.items()}, validation, level)
+
+
+def test(
+    predictor: TorchPredictor,
+    fitted: Mapping[str, TaskCalibration],
+    rows: Dataset,
+    answered: Mapping[str, str],
+    domain_by_task: Mapping[str, str],
+) -> LabelSetReport:
+    """Measure sets on test rows.
+
+    Args:
+        answered: by task of the rows the task of the model that answers them.
+        domain_by_task: domains of the rows' tasks.
+    """
+    logits = {}
     for task, other in answered.items():
         own = of_tasks(rows, [task])
         own = own.remove_columns("task").add_column("task", [other] * len(own))
-        (test,) = collect_logits(predictor, own, title="test", quiet=True).values()
-        logits[task] = test.cooled(fitted[other].temperature)
-    calibrations = {task: fitted[other] for task, other in answered.items()}
-    return label_set_report(calibrations, logits, source.run.label_space().domain_by_task)
+        (its,) = collect_logits(predictor, own, title="test", quiet=True).values()
+        logits[task] = its.cooled(fitted[other].temperature)
+    report = label_set_report({task: fitted[other] for task, other in answered.items()}, logits, domain_by_task)
+    assert report is not None
+    return report
 
 
 def of_tasks(rows: Dataset, tasks: Sequence[str]) -> Dataset:

@@ -96,7 +96,7 @@ RoutingOption = Annotated[
 RuntimeOption = Annotated[
     str,
     typer.Option(
-        "--runtime", help="onnx predicts with the model's graph and starts fast, torch takes any setting; auto chooses."
+        "--runtime", help="onnx predicts with the model's graph, int8 with its INT8 graph, torch with PyTorch."
     ),
 ]
 SpreadsheetOption = Annotated[

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from moe.inference.graph.onnx_predictor import OnnxPredictor
     from moe.inference.torch_predictor import TorchPredictor
 
-Runtime = Literal["auto", "onnx", "torch"]
+Runtime = Literal["auto", "onnx", "int8", "torch"]
 LARGE_FILE = 1_000_000
 """Bytes of a file of texts from which PyTorch in bfloat16 makes up for its slower start, on a CPU with AMX."""
 FIXED = ("trunk_depth", "pooling", "dropout")
@@ -43,8 +43,8 @@ class LoadOptions:
         abstain: see `Predictor`.
         label_sets: see `Predictor`.
         threads: CPU threads of a forward pass; None leaves the choice to the runtime.
-        runtime: `onnx` predicts with the model's graph, `torch` with PyTorch; `auto` uses the graph where it is current
-            and fits the options.
+        runtime: `onnx` predicts with the model's graph, `int8` with its INT8 graph, `torch` with PyTorch; `auto` uses
+            the graph where it is current and fits the options.
         large: whether so many texts follow that the runtime's speed matters more than its start.
     """
 
@@ -96,7 +96,7 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions()) -> Predictor:
 
 
 def _load(ref: ModelRef, options: LoadOptions) -> Predictor:
-    if options.runtime == "onnx":
+    if options.runtime in ("onnx", "int8"):
         if options.sets:
             remedy = "use --runtime torch, or remove --set"
             raise Fault("no --set for a graph, whose settings are fixed", options.sets[0], remedy)
@@ -118,7 +118,7 @@ def _load_onnx(ref: ModelRef, options: LoadOptions, calibration: Calibration | N
     from moe.inference.graph.session import GraphSession
 
     return OnnxPredictor(
-        GraphSession(ref.folder, options.threads),
+        GraphSession(ref.folder, options.threads, int8=options.runtime == "int8"),
         routing=options.routing,
         windows=options.windows,
         batch_tokens=options.batch_tokens,
@@ -216,7 +216,7 @@ def check_runtime(name: str) -> Runtime:
         Fault: if there is no such runtime.
     """
     if name not in get_args(Runtime):
-        raise Fault("--runtime auto, onnx, torch", repr(name), "use one of them")
+        raise Fault("--runtime auto, onnx, int8, torch", repr(name), "use one of them")
     return cast(Runtime, name)
 
 
