@@ -7,11 +7,22 @@ from typing import Any, Literal
 from experts.errors import Fault
 
 Extra = Literal[
-    "augment", "balance", "explain", "export", "labels", "report", "serve", "signals", "sweep", "tensorboard"
+    "augment",
+    "balance",
+    "conformal",
+    "explain",
+    "export",
+    "labels",
+    "report",
+    "serve",
+    "signals",
+    "sweep",
+    "tensorboard",
 ]
 PACKAGES: dict[Extra, tuple[str, ...]] = {
     "augment": ("openai",),
     "balance": ("torchjd",),
+    "conformal": ("mapie",),
     "explain": ("captum",),
     "export": ("onnxscript",),
     "labels": ("cleanlab",),

@@ -31,7 +31,7 @@ from moe.checkpoints.mixture_card import MixtureCard
 from moe.drift.reference import DRIFT, TENSORS, read_reference
 from moe.inference.calibration import CALIBRATION, read_calibration
 from moe.inference.graph.session import check_graph
-from moe.inference.graph.spec import GRAPH_FILES, GRAPH_FOLDER
+from moe.inference.graph.spec import GRAPH_FILES, GRAPH_FOLDER, INT8_FILE
 from moe.model.backbone import BackboneSettings, identify_backbone, read_backbone_config
 from router.gate import Gate
 
@@ -162,7 +162,8 @@ class Remark:
 
 def _unlisted(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    known = {MANIFEST, f"{GRAPH_FOLDER}/{MANIFEST}", CALIBRATION, DRIFT, TENSORS, *GRAPH_FILES}
+    known = {MANIFEST, CALIBRATION, DRIFT, TENSORS, *GRAPH_FILES}
+    known |= {f"{GRAPH_FOLDER}/{name}" for name in (MANIFEST, INT8_FILE)}
     return sorted(files - set(hashes) - known)
 
 

@@ -25,7 +25,7 @@ from starlette.testclient import TestClient
 from experts.atomic_io import write_manifest
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.inference.abstention import RiskCoveragePoint
-from moe.inference.calibration import TaskCalibration, write_calibration
+from moe.inference.calibration import LabelSets, TaskCalibration, write_calibration
 from moe.inference.load import LoadOptions
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
@@ -57,7 +57,9 @@ def write_calibrated_mixture(folder: Path) -> Path:
     """Write a tiny mixture whose task news is calibrated; return its folder."""
     mixture = write_mixture(folder)
     curve = (RiskCoveragePoint(threshold=0.0, rows=100, right=60), RiskCoveragePoint(threshold=0.5, rows=50, right=45))
-    write_calibration(mixture, {"news": TaskCalibration(temperature=2.0, rows=100, curve=curve)})
+    sets = LabelSets(level=0.9, rows=100, quantile=0.7)
+    news = TaskCalibration(temperature=2.0, rows=100, curve=curve, label_sets=sets)
+    write_calibration(mixture, {"news": news})
     return mixture
 
 

@@ -83,6 +83,7 @@ class FinMoEModel(TextPredictions):
         windows: bool = False,
         batch_tokens: int | None = None,
         abstain: float | None = None,
+        label_sets: bool = False,
         runtime: Runtime = "auto",
     ) -> Self:
         """Load a model from a folder or the Hugging Face Hub.
@@ -105,6 +106,8 @@ class FinMoEModel(TextPredictions):
             abstain: target accuracy, between 0 and 1. Predictions below the confidence above which validation rows
                 guarantee it, at the level of the calibration, get no label. The model has to be calibrated
                 (`moe calibrate`).
+            label_sets: give each answer of `answers` its conformal set of labels, `label_set`. The model has
+                to be calibrated with `moe calibrate --conformal`.
             runtime: `onnx` predicts with the model's graph; `torch` with PyTorch; `auto` uses the graph if it is
                 current, nothing is overridden and there is no GPU.
 
@@ -125,6 +128,7 @@ class FinMoEModel(TextPredictions):
             windows=windows,
             batch_tokens=batch_tokens,
             abstain=abstain,
+            label_sets=label_sets,
             sets=sets,
             runtime=runtime,
         )
@@ -138,6 +142,7 @@ class FinMoEModel(TextPredictions):
         windows: bool = False,
         batch_tokens: int | None = None,
         abstain: float | None = None,
+        label_sets: bool = False,
         sets: Sequence[str] = (),
         runtime: Runtime = "auto",
     ) -> Self:
@@ -149,6 +154,7 @@ class FinMoEModel(TextPredictions):
             windows: see `from_pretrained`.
             batch_tokens: see `from_pretrained`.
             abstain: see `from_pretrained`.
+            label_sets: see `from_pretrained`.
             sets: overrides of the model's backbone settings as on the command line, such as
                 `backbone.dtype=bfloat16`.
             runtime: see `from_pretrained`.
@@ -166,6 +172,7 @@ class FinMoEModel(TextPredictions):
             windows=windows,
             batch_tokens=batch_tokens,
             abstain=abstain,
+            label_sets=label_sets,
             runtime=runtime,
         )
         return cls(load(ref, options), ref.folder, options.sets)

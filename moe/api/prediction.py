@@ -180,9 +180,9 @@ class TextPredictions(ABC):
             B dictionaries with `text`, `label`, `probabilities` (by label), `polarity` (-1 to 1, or None), `confidence`
             (probability of the most probable label), `experts` (routing weight by expert), `routing_entropy` (0 to 1),
             `truncated` (whether the text was longer than the model's maximal length) and `task`; and `abstained` if the
-            model was loaded with `abstain`. A prediction for a target has `target`, and `target_missing` if the text
-            does not contain it. A text far from the training texts of every domain has `unfamiliar`, if the router
-            started from prototypes. Numbers are rounded to 6 digits.
+            model was loaded with `abstain`, and `label_set` if with `label_sets`. A prediction for a target has
+            `target`, and `target_missing` if the text does not contain it. A text far from the training texts of every
+            domain has `unfamiliar`, if the router started from prototypes. Numbers are rounded to 6 digits.
 
         Raises:
             Fault: as `predict`.

@@ -135,7 +135,9 @@ def compare(
 
 
 @app.command(
-    "calibrate", cls=RenamedOptions, epilog=examples("moe calibrate", "moe calibrate runs/demo/experts/news --json")
+    "calibrate",
+    cls=RenamedOptions,
+    epilog=examples("moe calibrate", "moe calibrate --conformal 0.9", "moe calibrate runs/demo/experts/news --json"),
 )
 def calibrate_(
     model: OptionalModelArgument = None,
@@ -152,14 +154,25 @@ def calibrate_(
             help="Confidence level at which thresholds guarantee an accuracy, 0.5 to 1.",
         ),
     ] = 0.9,
+    conformal: Annotated[
+        float | None,
+        typer.Option(
+            "--conformal",
+            min=0.5,
+            max=1,
+            callback=check_number,
+            help="Also fit label sets: the least share of texts whose set holds the true label, e.g. 0.9.",
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Fit a model's temperatures and abstention thresholds on validation rows; writes its `calibration.json`."""
+    """Fit a model's temperatures, abstention thresholds and label sets on validation rows, into `calibration.json`."""
     from moe.evaluation.calibrate import calibrate, calibration_view
     from moe.runs.model_ref import resolve
 
     work = open_workspace(config, run, sets)
-    report = calibrate(work, resolve(model, run=work.out).folder, sets or (), quiet=False, level=level)
+    folder = resolve(model, run=work.out).folder
+    report = calibrate(work, folder, sets or (), quiet=False, level=level, conformal=conformal)
     print_view(report, calibration_view, json_)
 
 

@@ -10,6 +10,7 @@ from moe.commands.options import (
     JsonOption,
     OptionalModelArgument,
     RenamedOptions,
+    TextColumnOption,
     check_number,
     examples,
     print_view,
@@ -22,9 +23,9 @@ app = typer.Typer()
     "export",
     cls=RenamedOptions,
     epilog=examples(
-        "moe export runs/demo/moe-joint --to peft",
         "moe export runs/demo/moe-joint --to dense --merge linear --weights news=0.7,forum=0.3",
         "moe export runs/demo/moe-joint --to onnx --out-dir onnx",
+        "moe export runs/demo/moe-joint --to graph --int8 --file posts.csv",
     ),
 )
 def export_(
@@ -67,6 +68,14 @@ def export_(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing folder.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="With --to graph: also an INT8 graph, for --runtime int8; needs --file.")
+    ] = False,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Texts on which labels and speed of the INT8 graph are compared with fp32."),
+    ] = None,
+    text_column: TextColumnOption = "text",
     config: ConfigOption = None,
     sets: Annotated[
         list[str] | None,
@@ -76,6 +85,7 @@ def export_(
 ) -> None:
     """Export a model: PEFT adapters, merged weights, its graph, ONNX, OpenVINO, or a folder for the hub."""
     from moe.export.export import ExportRequest, export, export_view
+    from moe.inference.text_io import TextSource
     from moe.runs.model_ref import resolve
 
     request = ExportRequest(
@@ -91,5 +101,7 @@ def export_(
         license_id=license_,
         sets=tuple(sets or ()),
         overwrite=overwrite,
+        int8=int8,
+        texts=TextSource(file=file, text_column=text_column),
     )
     print_view(export(request), export_view, json_)

@@ -9,11 +9,13 @@ import typer
 
 from moe.commands.options import (
     DEFAULT_MODEL_HELP,
+    AbstainOption,
     BatchTokensOption,
     ConfigOption,
     DataTypeOption,
     EncodingOption,
     JsonOption,
+    LabelSetsOption,
     OverwriteFileOption,
     RenamedOptions,
     RoutingOption,
@@ -84,10 +86,8 @@ def infer(
         int | None,
         typer.Option("--threads", min=1, max=4096, help="CPU cores per process; default: all, divided equally."),
     ] = None,
-    abstain: Annotated[
-        float | None,
-        typer.Option("--abstain", help="Target accuracy: give no label where the confidence is too low to reach it."),
-    ] = None,
+    abstain: AbstainOption = None,
+    label_sets: LabelSetsOption = False,
     spreadsheet: SpreadsheetOption = False,
     overwrite: OverwriteFileOption = False,
     engine: Annotated[
@@ -117,6 +117,7 @@ def infer(
         windows=windows,
         batch_tokens=tokens,
         abstain=abstain,
+        label_sets=label_sets,
         threads=threads,
         runtime=check_runtime(runtime),
         large=engine is not None or (file is not None and is_large(Path(file))),

@@ -24,6 +24,16 @@ RunOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. stages.joint.lr=1e-4 (repeatable).")
 ]
+AbstainOption = Annotated[
+    float | None,
+    typer.Option("--abstain", help="Target accuracy: give no label where the confidence is too low to reach it."),
+]
+LabelSetsOption = Annotated[
+    bool,
+    typer.Option(
+        "--label-sets", help="Add the set of labels that holds the true one at the level of `calibrate --conformal`."
+    ),
+]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Run finished steps again, instead of keeping them.")
 ]
@@ -86,7 +96,7 @@ RoutingOption = Annotated[
 RuntimeOption = Annotated[
     str,
     typer.Option(
-        "--runtime", help="onnx predicts with the model's graph and starts fast, torch takes any setting; auto chooses."
+        "--runtime", help="onnx predicts with the model's graph, int8 with its INT8 graph, torch with PyTorch."
     ),
 ]
 SpreadsheetOption = Annotated[

@@ -1,33 +1,32 @@
-"""Calibration of a model: a temperature per task and abstention thresholds, fitted on validation rows."""
+"""Calibration of a model: a temperature per task, abstention thresholds and label sets, fitted on validation rows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from datasets import Dataset
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.bootstrap import wilson_interval
 from moe.console import Table
-from moe.evaluation.evaluate import PredictedRow, evaluate_rows, group_by_task
+from moe.evaluation.conformal import check_set_level, label_set_report, with_label_sets
+from moe.evaluation.evaluate import evaluate_rows, logits_by_task
 from moe.evaluation.metrics import calibration_metrics
 from moe.evaluation.temperature import TaskLogits, choose_temperature
 from moe.evaluation.test_sets import load_run_rows
-from moe.evaluation.thresholds import DEFAULT_LEVEL, check_level, risk_coverage_curve
+from moe.evaluation.thresholds import DEFAULT_LEVEL, check_level, retained_rows, risk_coverage_curve
 from moe.extras import check_extra
-from moe.inference.abstention import RiskCoveragePoint, find_point, rows_needed
+from moe.inference.abstention import find_point, rows_needed
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
 from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor
 from moe.plots.calibration import CalibrationSeries, write_reliability_chart, write_risk_coverage_chart
+from moe.report.label_sets import label_set_view
 from moe.report.terminal import format_interval
 from moe.results.calibration import (
     CalibrationReport,
     OperatingPoint,
-    RetainedRows,
     SplitCalibration,
     TaskCalibrationReport,
 )
@@ -43,7 +42,12 @@ LogitsByTask = dict[str, TaskLogits]
 
 @writes_run_and_model
 def calibrate(
-    work: Workspace, folder: Path, sets: Sequence[str] = (), quiet: bool = True, level: float = DEFAULT_LEVEL
+    work: Workspace,
+    folder: Path,
+    sets: Sequence[str] = (),
+    quiet: bool = True,
+    level: float = DEFAULT_LEVEL,
+    conformal: float | None = None,
 ) -> CalibrationReport:
     """Fit a model's temperatures and thresholds on the run's validation rows, and write them into its folder.
 
@@ -53,12 +57,17 @@ def calibrate(
     Args:
         sets: overrides of the backbone settings, see `load_mixture`.
         level: confidence level of the thresholds' accuracy, 0.5 to 1; more retains fewer rows.
+        conformal: level of label sets, 0.5 to 1, the least share of texts whose set holds the true label; more makes
+            larger sets. None fits no sets.
 
     Raises:
-        Fault: if the model cannot be loaded, there are no labelled validation rows, a folder cannot be written, or the
-            level is out of range.
+        Fault: if the model cannot be loaded, there are no labelled validation rows or too few for label sets, a folder
+            cannot be written, or a level is out of range.
     """
     check_level(level)
+    if conformal is not None:
+        check_set_level(conformal)
+        check_extra("conformal")
     check_extra("report")  # the charts are drawn last
     model, template, max_length = load_mixture(resolve(folder), sets)
     predictor = TorchPredictor(model, template, max_length)
@@ -68,7 +77,12 @@ def calibrate(
     if not validation:
         raise Fault("labelled validation rows to calibrate on", "none", "give the run's domains a validation split")
     calibrations = {task: fit_calibration(logits, level) for task, logits in validation.items()}
+    if conformal is not None:
+        calibrations = with_label_sets(calibrations, validation, conformal)
     report = calibration_report(folder, calibrations, validation, test)
+    calibrated = {task: test[task].cooled(its.temperature) for task, its in calibrations.items() if task in test}
+    if sets_report := label_set_report(calibrations, calibrated, model.labels.domain_by_task):
+        report = report.model_copy(update={"label_sets": sets_report})
     write_calibration(folder, calibrations)
     target = work.out / EVALUATION / folder.name
     write_json(target / CALIBRATION, report)
@@ -81,15 +95,7 @@ def calibrate(
 def collect_logits(predictor: TorchPredictor, rows: Dataset, title: str, quiet: bool) -> LogitsByTask:
     """Logits of the labelled rows by task, at temperature 1."""
     evaluated = evaluate_rows(predictor, rows, title=title, quiet=quiet)
-    labelled = [row for row in evaluated if row.true is not None]
-    groups = group_by_task(labelled, predictor.model.labels)
-    return {task: _stack(task_rows) for task, task_rows in groups.items()}
-
-
-def _stack(rows: Sequence[PredictedRow]) -> TaskLogits:
-    probabilities = np.stack([row.masked.probabilities for row in rows])  # (N, K)
-    logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
-    return TaskLogits(logits, np.array([row.masked.labels.index(str(row.true)) for row in rows]))
+    return logits_by_task(evaluated, predictor.model.labels)
 
 
 def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalibration:
@@ -150,17 +156,8 @@ def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLo
     )
     if test is None:
         return report
-    return report.model_copy(update={"test": _retained_rows(test, calibration.temperature, point)})
-
-
-def _retained_rows(test: TaskLogits, temperature: float, point: RiskCoveragePoint) -> RetainedRows:
-    retained = test.confidence(temperature) >= point.threshold  # (N,)
-    rows, correct = int(retained.sum()), int((retained & test.correct).sum())
-    coverage = rows / len(retained)
-    if not rows:
-        return RetainedRows(rows=rows, coverage=coverage)
-    its = wilson_interval(correct, rows)
-    return RetainedRows(rows=rows, coverage=coverage, accuracy=its.value, accuracy_interval=(its.low, its.high))
+    retained = test.confidence(calibration.temperature) >= point.threshold  # (N,)
+    return report.model_copy(update={"test": retained_rows(retained, test.correct)})
 
 
 def _before_and_after(tasks: LogitsByTask, calibrations: Mapping[str, TaskCalibration]) -> dict[str, CalibrationSeries]:
@@ -193,7 +190,8 @@ def _by_split(
 def calibration_view(report: CalibrationReport) -> RenderableType:
     """Terminal output of `moe calibrate`."""
     remarks = [Text(f"{task}: {its.remark}") for task, its in report.tasks.items() if its.remark]
-    return Group(_metrics_table(report), *remarks, _abstention_table(report))
+    sets = [label_set_view(report.label_sets)] if report.label_sets is not None else []
+    return Group(_metrics_table(report), *remarks, _abstention_table(report), *sets)
 
 
 def _metrics_table(report: CalibrationReport) -> Table:

@@ -14,9 +14,11 @@ from experts.errors import Fault
 from moe.bootstrap import TaskPredictions
 from moe.console import info, progress_bar
 from moe.data.formats.writers import open_writer
+from moe.evaluation.conformal import label_set_report
 from moe.evaluation.metrics import classification, label_metrics, metric_intervals
 from moe.evaluation.results import score_metrics
 from moe.evaluation.rows import LabelledRow, iter_chunks, true_label
+from moe.evaluation.temperature import TaskLogits
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.load_mixture import load_mixture
@@ -142,7 +144,12 @@ def evaluate(
     """
     predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration, mode=mode)
     evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
-    return report_rows(evaluated, model, "pinned" if pin else routing), evaluated
+    report = report_rows(evaluated, model, "pinned" if pin else routing)
+    if calibration is not None and calibration.sets_level is not None:
+        logits = logits_by_task(evaluated, model.labels)
+        sets = label_set_report(calibration.tasks, logits, model.labels.domain_by_task)
+        report = report.model_copy(update={"label_sets": sets})
+    return report, evaluated
 
 
 def report_rows(evaluated: Sequence[PredictedRow], model: Mixture, routing_mode: str) -> EvaluationReport:
@@ -197,9 +204,7 @@ def evaluate_folder(
     model, template, max_length = load_mixture(resolve(folder), sets)
     rows = load_evaluation_rows(work, model, data=data, domain=domain)
     calibration = read_calibration(folder)
-    report, evaluated = evaluate(
-        model, rows, template, max_length, routing=routing, pin=pin, quiet=False, calibration=calibration
-    )
+    report, evaluated = evaluate(model, rows, template, max_length, routing, pin, quiet=False, calibration=calibration)
     write_evaluation(target, report, evaluated)
     if per_expert:
         write_per_expert(target, TorchPredictor(model, template, max_length, calibration=calibration), evaluated)
@@ -215,15 +220,18 @@ def group_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, 
     return {task: task_rows for task, task_rows in groups.items() if task_rows}
 
 
+def logits_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, TaskLogits]:
+    """Logits of the labelled rows by task, each in the labels of its own task."""
+    groups = group_by_task([row for row in rows if row.true is not None], space)
+    return {task: TaskLogits.from_predictions([r.masked for r in g], _true_labels(g)) for task, g in groups.items()}
+
+
 def predictions_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, TaskPredictions]:
     """Labelled rows by task, as `moe.bootstrap` takes them."""
     return {
-        task: _task_predictions(task_rows, space.tasks[task]) for task, task_rows in group_by_task(rows, space).items()
+        task: TaskPredictions.from_labels(_true_labels(own), _predicted_labels(own), space.tasks[task])
+        for task, own in group_by_task(rows, space).items()
     }
-
-
-def _task_predictions(rows: Sequence[PredictedRow], labels: Sequence[str]) -> TaskPredictions:
-    return TaskPredictions.from_labels(_true_labels(rows), _predicted_labels(rows), labels)
 
 
 def _true_labels(rows: Sequence[PredictedRow]) -> list[str]:

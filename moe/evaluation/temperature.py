@@ -1,5 +1,6 @@
 """The temperature of a task: fitted on validation rows, and applied only if held-out rows support it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -8,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from moe.inference.abstention import MIN_ROWS
+from moe.inference.predictor import Prediction
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PRIOR_WIDTH = 0.5
@@ -28,6 +30,14 @@ class TaskLogits:
     logits: np.ndarray
     true: np.ndarray
 
+    @classmethod
+    def from_predictions(cls, predictions: Sequence[Prediction], true: Sequence[str]) -> "TaskLogits":
+        """Logits of the probabilities of one task's rows (N), whose labels are `true`."""
+        probabilities = np.stack([prediction.probabilities for prediction in predictions])  # (N, K)
+        logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
+        labels = [its.labels.index(label) for its, label in zip(predictions, true, strict=True)]
+        return cls(logits, np.array(labels))
+
     @property
     def correct(self) -> np.ndarray:
         """(N,), whether each prediction is correct; no temperature changes it."""
@@ -43,6 +53,10 @@ class TaskLogits:
         """Largest probability of each row (N,) at a temperature."""
         confidence: np.ndarray = self.probabilities(temperature).max(1)
         return confidence
+
+    def cooled(self, temperature: float) -> "TaskLogits":
+        """The logits divided by a temperature."""
+        return TaskLogits(self.logits / temperature, self.true)
 
     def losses(self, temperature: float) -> np.ndarray:
         """Log loss of each row (N,) at a temperature, in nats."""

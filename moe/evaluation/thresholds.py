@@ -4,7 +4,9 @@ import numpy as np
 from scipy.stats import beta
 
 from experts.errors import Fault
+from moe.bootstrap import wilson_interval
 from moe.inference.abstention import MIN_ROWS, RiskCoveragePoint
+from moe.results.calibration import RetainedRows
 
 POINTS = 30
 """Number of thresholds of a curve. More lose less coverage to the gaps, but end a sequence of tests earlier."""
@@ -58,6 +60,21 @@ def lower_bound(right: int, rows: int, level: float = DEFAULT_LEVEL) -> float:
         level: probability, over draws of the rows, that the bound does not exceed the accuracy; at least.
     """
     return float(beta.ppf(1 - level, right, rows - right + 1)) if right else 0.0
+
+
+def retained_rows(retained: np.ndarray, correct: np.ndarray) -> RetainedRows:
+    """Coverage and accuracy of the rows that a threshold retains.
+
+    Args:
+        retained: (N,), whether each row is retained.
+        correct: (N,), whether its label is correct.
+    """
+    rows, right = int(retained.sum()), int((retained & correct).sum())
+    coverage = rows / len(retained)
+    if not rows:
+        return RetainedRows(rows=rows, coverage=coverage)
+    its = wilson_interval(right, rows)
+    return RetainedRows(rows=rows, coverage=coverage, accuracy=its.value, accuracy_interval=(its.low, its.high))
 
 
 def check_level(level: float) -> None:

@@ -18,6 +18,7 @@ from moe.checkpoints.mixture import read_card
 from moe.console import Table, info
 from moe.export.graph import write_graph
 from moe.export.hub import HubFolder, write_hub_folder
+from moe.export.int8 import ExportedInt8Graph, read_check_rows
 from moe.export.merged_weights import MergedWeights, write_merged_weights
 from moe.export.onnx import ExportedGraph, write_onnx, write_openvino
 from moe.export.peft import ExportedAdapter, ExportedAdapters, ExportedCausalAdapter, write_adapters
@@ -31,6 +32,7 @@ from moe.export.selection import (
 from moe.export.vllm_classifier import ExportedClassifier, ExportedClassifiers, write_classifiers
 from moe.inference.graph.spec import GRAPH_FOLDER
 from moe.inference.load_mixture import override_backbone
+from moe.inference.text_io import TextSource
 from moe.model.backbone import BackboneSettings, read_backbone_config
 from moe.runs.layout import EXPORT
 from moe.runs.locking import model_lock, new_folder_lock
@@ -51,6 +53,8 @@ class ExportRequest:
         license_id: license in the model card for the Hub, such as `apache-2.0`.
         sets: `backbone.KEY=VALUE` overrides of the model's backbone settings.
         overwrite: replace an existing folder.
+        int8: also write an INT8 graph.
+        texts: where the texts come from on which the INT8 graph is compared with the fp32 one.
     """
 
     model: Path
@@ -65,6 +69,8 @@ class ExportRequest:
     license_id: str | None = None
     sets: tuple[str, ...] = ()
     overwrite: bool = False
+    int8: bool = False
+    texts: TextSource = TextSource()
 
     @property
     def folder(self) -> Path:
@@ -129,6 +135,7 @@ def _check_options(request: ExportRequest) -> None:
         "--license": (request.license_id, ("hub-folder",)),
         "--out-dir": (request.out, tuple(target for target in TARGETS if target != "graph")),
         "--set": (request.sets, ("peft", "vllm", "dense", "onnx", "openvino")),
+        "--int8": (request.int8, ("graph",)),
     }
     for option, (value, targets) in options.items():
         if value and request.to not in targets:
@@ -137,6 +144,9 @@ def _check_options(request: ExportRequest) -> None:
     if request.merge is None and (request.weights or request.density is not None or request.rank is not None):
         expected = "--merge METHOD together with --weights, --density or --rank"
         raise Fault(expected, "no --merge", "add a method, e.g. --merge linear")
+    if request.int8 != (request.texts.file is not None):
+        expected = "--int8 together with --file, on whose texts its labels and speed are compared with fp32"
+        raise Fault(expected, "--int8 alone" if request.int8 else "--file alone", "set both, or neither")
     if request.merge is not None and request.experts:
         raise Fault("either --merge or --expert", "both", "select the experts to merge with --weights")
 
@@ -201,7 +211,7 @@ TARGETS: Mapping[str, Callable[[ExportRequest], Exported]] = {
     "dense": _export_dense,
     "onnx": lambda request: write_onnx(request.folder, _load_fp32(request), request.overwrite),
     "openvino": lambda request: write_openvino(request.folder, _load_fp32(request), request.overwrite),
-    "graph": lambda request: write_graph(request.model),
+    "graph": lambda request: write_graph(request.model, read_check_rows(request.texts) if request.int8 else ()),
     "hub-folder": lambda request: write_hub_folder(
         request.folder, request.model, request.license_id, request.overwrite
     ),
@@ -228,6 +238,7 @@ def _notes(exported: Exported) -> list[str]:
             return [
                 f"inputs: {', '.join(inputs)}; outputs: {', '.join(outputs)}",
                 f"largest difference from PyTorch on texts of several lengths: {difference:.1g}",
+                *([exported.int8.note] if isinstance(exported, ExportedInt8Graph) else []),
             ]
         case MergedWeights():
             return [f"{exported.name} merged into {exported.dtype} weights"]

@@ -1,6 +1,7 @@
 """`graph/` in a model's folder: the model as a graph without weights, with which it predicts without torch."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,37 @@ from moe.checkpoints.expert import SHARED_NAME, read_backbone_settings
 from moe.checkpoints.file_names import HEADS, ROUTER
 from moe.checkpoints.mixture import parse_mixture_card, read_card
 from moe.console import info
+from moe.export.int8 import ExportedInt8Graph, compare_int8, quantize_graph
 from moe.export.mixture_graph import AdapterFiles, MixtureGraphBuilder
 from moe.export.onnx import CHECK_TEXTS, TOLERANCE, ExportedGraph
 from moe.export.selection import ExportSource, load_export_source
 from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession, check_graph, tensor_names
-from moe.inference.graph.spec import BACKBONE, GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE, GraphSpec
+from moe.inference.graph.spec import (
+    BACKBONE,
+    GRAPH_FILE,
+    GRAPH_FOLDER,
+    INT8_FILE,
+    SPEC_FILE,
+    TOKENIZER_FILE,
+    GraphSpec,
+)
 from moe.inference.predictor import Scores
+from moe.inference.rows import Row
 from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
 from moe.model.backbone import BackboneSettings, weight_files
 from moe.runs.versions import package_versions
 
 
-def write_graph(folder: Path) -> ExportedGraph:
+def write_graph(folder: Path, int8_rows: Sequence[Row] = ()) -> ExportedGraph:
     """Write the graph of a model into its folder, replacing an earlier one, after comparing it with PyTorch.
 
     Args:
         folder: of a mixture or a single expert.
+        int8_rows: rows with `text` on which an INT8 graph, which is then also written, is compared with the fp32 one.
+
+    Returns:
+        the graph; with `int8_rows` an `ExportedInt8Graph`.
 
     Raises:
         Fault: if the model is damaged, has no graph (a language model, a quantized backbone, another family), or the
@@ -58,9 +73,17 @@ def write_graph(folder: Path) -> ExportedGraph:
         tokenizer = source.model.loaded_backbone.tokenizer
         write_text(temporary / TOKENIZER_FILE, tokenizer.backend_tokenizer.to_str())
         spec = _graph_spec(source, builder, settings, temporary)
-        write_json(temporary / SPEC_FILE, spec.model_dump(mode="json"))
-        difference = _compare_with_torch(source, GraphSession(folder, graph=temporary))
-    return ExportedGraph(inputs=spec.inputs, outputs=spec.outputs, difference=difference)
+        write_json(temporary / SPEC_FILE, spec.to_json())
+        session = GraphSession(folder, graph=temporary)
+        difference = _compare_with_torch(source, session)
+        exported = ExportedGraph(inputs=spec.inputs, outputs=spec.outputs, difference=difference)
+        if int8_rows:
+            quantize_graph(temporary / GRAPH_FILE, session.arrays, temporary / INT8_FILE)
+            spec = spec.model_copy(update={"int8_sha256": sha256_of(temporary / INT8_FILE)})
+            write_json(temporary / SPEC_FILE, spec.to_json())
+            comparison = compare_int8(session, GraphSession(folder, graph=temporary, int8=True), int8_rows)
+            exported = ExportedInt8Graph(**vars(exported), int8=comparison)
+    return exported
 
 
 def write_graph_if_possible(folder: Path) -> bool:
@@ -79,7 +102,7 @@ def write_graph_if_possible(folder: Path) -> bool:
 
 
 def copy_graph(source: Path, target: Path) -> None:
-    """Copy the graph of a model to a copy of the model with another manifest, unless it is not current."""
+    """Copy the graph of a model, without its INT8 graph, to a copy with another manifest, unless it is not current."""
     if not (source / GRAPH_FOLDER).is_dir():
         return
     try:
@@ -90,8 +113,8 @@ def copy_graph(source: Path, target: Path) -> None:
     with atomic_folder(target / GRAPH_FOLDER, overwrite=True) as temporary:
         for name in (GRAPH_FILE, TOKENIZER_FILE):
             shutil.copyfile(source / GRAPH_FOLDER / name, temporary / name)
-        spec = spec.model_copy(update={"manifest_sha256": sha256_of(target / MANIFEST)})
-        write_json(temporary / SPEC_FILE, spec.model_dump(mode="json"))
+        spec = spec.model_copy(update={"manifest_sha256": sha256_of(target / MANIFEST), "int8_sha256": None})
+        write_json(temporary / SPEC_FILE, spec.to_json())
 
 
 def _backbone_settings(folder: Path) -> BackboneSettings:

@@ -1,8 +1,11 @@
-"""A model's `calibration.json`: for each task its temperature and risk–coverage curve.
+"""A model's `calibration.json`: for each task its temperature, risk–coverage curve and conformal label sets.
 
 `moe.evaluation.calibrate` fits it. Every prediction reads it, so this module imports nothing heavy.
 """
 
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +19,44 @@ from moe.inference.abstention import RiskCoveragePoint, require_point
 CALIBRATION = "calibration.json"
 FORMAT, OLDEST_FORMAT = 3, 1  # in format 1, thresholds had no bounds; formats before 3 have no hash of themselves
 REMEDY = "run moe calibrate, or delete the file"
+TOLERANCE = 1e-8
+"""Absolute error of a probability that rounding may cause; a label at the bound of a set is inside."""
+
+
+class LabelSets(BaseModel):
+    """Conformal sets of one task: the labels whose calibrated probability p has 1 − p of at most a quantile.
+
+    Split conformal prediction with the score 1 − p of the true label, LAC (Sadinle, Lei and Wasserman, 2019). LAC has
+    the smallest sets on average, and unlike APS and RAPS it draws no random numbers, so that a text always has the same
+    set. On its own it gives some texts an empty set; here the most probable label is always inside, which can only
+    raise the coverage.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: float = Field(
+        gt=0, lt=1, description="least share of texts like the validation rows whose set holds the true label"
+    )
+    rows: int = Field(ge=1, description="number of validation rows that the quantile is of")
+    quantile: float = Field(
+        ge=0, le=1, description="largest 1 − p of a label in a set; a larger quantile gives larger sets"
+    )
+
+    @property
+    def bound(self) -> float:
+        """Smallest probability of a label in a set, except for the most probable label."""
+        return 1 - self.quantile - TOLERANCE
+
+    def select(self, labels: Sequence[str], probabilities: Sequence[float]) -> tuple[str, ...]:
+        """Return the set of a text with these calibrated probabilities (K,), the most probable label first."""
+        order = sorted(range(len(labels)), key=lambda i: -probabilities[i])
+        return tuple(labels[i] for i in order if i == order[0] or probabilities[i] >= self.bound)
+
+
+def rows_for_sets(level: float) -> int:
+    """Fewest validation rows n of a task for sets at a level: ⌈(n + 1) · level⌉ ≤ n."""
+    exact = Fraction(str(level))  # the decimal that the user wrote, without the rounding of 1 − level
+    return ceil(exact / (1 - exact))
 
 
 class TaskCalibration(BaseModel):
@@ -33,6 +74,9 @@ class TaskCalibration(BaseModel):
     )
     curve: tuple[RiskCoveragePoint, ...] = Field(
         (), description="thresholds on the calibrated confidence, from full to low coverage"
+    )
+    label_sets: LabelSets | None = Field(
+        None, description="conformal sets of `moe calibrate --conformal`; none without it, or with too few rows"
     )
 
 
@@ -64,6 +108,29 @@ class Calibration(BaseModel):
             return require_point(task, (), accuracy).threshold
         return require_point(task, self.tasks[task].curve, accuracy, self.tasks[task].level).threshold
 
+    @property
+    def sets_level(self) -> float | None:
+        """Level of the label sets; None if no task has any."""
+        return next((its.label_sets.level for its in self.tasks.values() if its.label_sets is not None), None)
+
+    def require_sets(self, task: str) -> LabelSets:
+        """The label sets of a task.
+
+        Raises:
+            Fault: if it has none; it states how many validation rows they need, if these were too few.
+        """
+        known = self.tasks.get(task)
+        if known is not None and known.label_sets is not None:
+            return known.label_sets
+        expected, level = f"a calibration of task {task} with label sets", self.sets_level
+        if level is None:
+            raise Fault(expected, "none", "run moe calibrate --conformal 0.9, or predict without label sets")
+        raise Fault(
+            f"{expected} at level {level:g}, of at least {rows_for_sets(level):,} validation rows",
+            f"{known.rows if known else 0:,} rows",
+            "calibrate on more validation rows, choose another task, or predict without label sets",
+        )
+
 
 def read_calibration(folder: Path) -> Calibration | None:
     """Read a model's calibration; None if it has none.
@@ -90,5 +157,6 @@ def write_calibration(folder: Path, tasks: dict[str, TaskCalibration]) -> Calibr
         Fault: if the folder cannot be written.
     """
     calibration = Calibration(model=sha256_of(folder / MANIFEST), tasks=tasks)
-    write_sealed_json(folder / CALIBRATION, calibration.model_dump(mode="json"))
+    without = {name: {"label_sets"} for name, task in tasks.items() if task.label_sets is None}
+    write_sealed_json(folder / CALIBRATION, calibration.model_dump(mode="json", exclude={"tasks": without}))
     return calibration

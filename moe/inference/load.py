@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from moe.inference.torch_predictor import TorchPredictor
     from moe.model.backbone_pool import BackbonePool
 
-Runtime = Literal["auto", "onnx", "torch"]
+Runtime = Literal["auto", "onnx", "int8", "torch"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 ROUTINGS: tuple[Routing, ...] = get_args(Routing)
 LARGE_FILE = 1_000_000
@@ -44,9 +44,10 @@ class LoadOptions:
         windows: see `Predictor`.
         batch_tokens: see `Predictor`.
         abstain: see `Predictor`.
+        label_sets: see `Predictor`.
         threads: CPU threads of a forward pass; None leaves the choice to the runtime.
-        runtime: `onnx` predicts with the model's graph, `torch` with PyTorch; `auto` uses the graph where it is current
-            and fits the options.
+        runtime: `onnx` predicts with the model's graph, `int8` with its INT8 graph, `torch` with PyTorch; `auto` uses
+            the graph where it is current and fits the options.
         large: whether so many texts follow that the runtime's speed matters more than its start.
     """
 
@@ -55,6 +56,7 @@ class LoadOptions:
     windows: bool = False
     batch_tokens: int | None = None
     abstain: float | None = None
+    label_sets: bool = False
     threads: int | None = None
     runtime: Runtime = "auto"
     large: bool = False
@@ -89,7 +91,7 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions(), backbones: "Backbo
 
     Raises:
         Fault: if the model, its graph or its calibration is broken or was changed, it is a language model, an option is
-            invalid or does not fit it, or `abstain` is set and it has no calibration.
+            invalid or does not fit it, or `abstain` or `label_sets` is set and it has no calibration.
     """
     options.check()
     try:
@@ -100,7 +102,7 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions(), backbones: "Backbo
 
 
 def _load(ref: ModelRef, options: LoadOptions, backbones: "BackbonePool | None") -> Predictor:
-    if options.runtime == "onnx":
+    if options.runtime in ("onnx", "int8"):
         if options.sets:
             remedy = "use --runtime torch, or remove --set"
             raise Fault("no --set for a graph, whose settings are fixed", options.sets[0], remedy)
@@ -122,12 +124,13 @@ def _load_onnx(ref: ModelRef, options: LoadOptions, calibration: Calibration | N
     from moe.inference.graph.session import GraphSession
 
     return OnnxPredictor(
-        GraphSession(ref.folder, options.threads),
+        GraphSession(ref.folder, options.threads, int8=options.runtime == "int8"),
         routing=options.routing,
         windows=options.windows,
         batch_tokens=options.batch_tokens,
         calibration=calibration,
         abstain=options.abstain,
+        label_sets=options.label_sets,
     )
 
 
@@ -162,6 +165,7 @@ def load_torch(
         batch_tokens=options.batch_tokens,
         calibration=calibration,
         abstain=options.abstain,
+        label_sets=options.label_sets,
     )
 
 
@@ -172,6 +176,12 @@ def _read_calibration(ref: ModelRef, options: LoadOptions) -> Calibration | None
             f"a calibrated model at {ref.folder} to abstain with",
             "no calibration",
             f"run moe calibrate {ref.folder}",
+        )
+    if options.label_sets and (calibration is None or calibration.sets_level is None) and ref.folder.is_dir():
+        raise Fault(
+            f"a model at {ref.folder} with label sets in its calibration",
+            "no calibration" if calibration is None else "a calibration without them",
+            f"run moe calibrate {ref.folder} --conformal 0.9",
         )
     if options.abstain is not None and calibration is not None and calibration.unbounded:
         tasks = ", ".join(calibration.unbounded)

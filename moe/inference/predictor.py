@@ -66,6 +66,7 @@ class Prediction:
         truncated: whether a part of the text was not read.
         abstained: whether the confidence is below the threshold; None without abstention. `label` is the most
             probable label in any case.
+        label_set: the conformal set of labels, the most probable first; None if no sets were requested.
         target: the entity of the text that the prediction is about, or None.
         target_missing: whether the text does not contain the target.
         target_truncated: whether the target was too long and was cut.
@@ -84,6 +85,7 @@ class Prediction:
     entropy: float
     truncated: bool
     abstained: bool | None = None
+    label_set: tuple[str, ...] | None = None
     target: str | None = None
     target_missing: bool = False
     target_truncated: bool = False
@@ -113,6 +115,7 @@ class Predictor(ABC):
         windows: average a long text over all its windows, instead of at most as many as in training.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
+        label_sets: give each prediction its conformal set of labels. Needs a calibration.
     """
 
     def __init__(
@@ -123,11 +126,12 @@ class Predictor(ABC):
         windows: bool = False,
         calibration: Calibration | None = None,
         abstain: float | None = None,
+        label_sets: bool = False,
     ) -> None:
-        assert calibration or abstain is None, "abstention needs a calibration"
+        assert calibration or (abstain is None and not label_sets), "abstention and label sets need a calibration"
         self.spec, self.batch_tokens = spec, batch_tokens
         self.hard, self.windows = routing == "hard", windows
-        self.calibration, self.abstain = calibration, abstain
+        self.calibration, self.abstain, self.label_sets = calibration, abstain, label_sets
 
     @abstractmethod
     def score(
@@ -149,16 +153,19 @@ class Predictor(ABC):
             Fault: if memory runs out.
         """
 
-    def with_options(self, routing: Routing, abstain: float | None = None) -> Self:
-        """A predictor that shares this one's model but has another routing or target accuracy.
+    def with_options(self, routing: Routing, abstain: float | None = None, label_sets: bool = False) -> Self:
+        """A predictor that shares this one's model but has another routing or target accuracy, or label sets.
 
         Raises:
-            Fault: if `abstain` is set and the model is not calibrated.
+            Fault: if `abstain` or `label_sets` is set and the model is not calibrated.
         """
         if abstain is not None and self.calibration is None:
             raise Fault("a calibrated model to abstain with", "no calibration", "run moe calibrate, or remove abstain")
+        if label_sets and self.calibration is None:
+            remedy = "run moe calibrate --conformal 0.9, or remove label_sets"
+            raise Fault("a calibrated model for label sets", "no calibration", remedy)
         other = copy(self)
-        other.hard, other.abstain = routing == "hard", abstain
+        other.hard, other.abstain, other.label_sets = routing == "hard", abstain, label_sets
         return other
 
     @property
@@ -216,19 +223,20 @@ class Predictor(ABC):
         return [self.spec.default_task(domain.name, target) or fallback for domain in self.spec.trained_domains]
 
     def check(self, task: str | None, domain: str | None, target: bool | None = False) -> None:
-        """Check the task and domain of a request, and that the target accuracy can be reached on the task.
+        """Check the task and domain of a request, that its target accuracy can be reached, and that it has label sets.
 
         Args:
             target: whether the texts have a target; None if some may have one.
 
         Raises:
             Fault: if the model does not know the task or domain, has no task for texts with a target or none for texts
-                without, or no threshold reaches the target accuracy.
+                without, no threshold reaches the target accuracy, or the task has no label sets.
         """
         self.spec.check_request(task, domain, target)
         for kind in (target,) if target is not None else (False, True):
             for name in self._answering_tasks(task, domain, kind):
                 self._abstains(name, confidence=1.0)
+                self._select_labels(name, np.ones(len(self.spec.tasks[name].labels)))
 
     def _answering_tasks(self, task: str | None, domain: str | None, target: bool) -> list[str]:
         """The tasks that may answer a request."""
@@ -272,6 +280,7 @@ class Predictor(ABC):
             entropy=entropy,
             truncated=bool(scores.truncated[row]),
             abstained=self._abstains(task, float(probabilities.max())),
+            label_set=self._select_labels(task, probabilities),
             windows=1 if scores.windows is None else int(scores.windows[row]),
             unfamiliar=scores.unfamiliar is not None and bool(scores.unfamiliar[row]),
             logits=logits,
@@ -287,6 +296,12 @@ class Predictor(ABC):
         if self.calibration is None or self.abstain is None:
             return None
         return confidence < self.calibration.threshold(task, self.abstain)
+
+    def _select_labels(self, task: str, probabilities: np.ndarray) -> tuple[str, ...] | None:
+        """The conformal set of a text with these probabilities (K,); None without label sets."""
+        if self.calibration is None or not self.label_sets:
+            return None
+        return self.calibration.require_sets(task).select(self.spec.tasks[task].labels, probabilities.tolist())
 
 
 def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:

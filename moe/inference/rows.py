@@ -22,6 +22,7 @@ class PredictionRow(TypedDict):
         truncated: whether the text was cut.
         task: the task of the labels.
         abstained: whether the predictor abstained, if it may.
+        label_set: labels of the conformal set, the most probable first, if sets were requested.
         target: entity that the prediction is about, if there is one.
         target_missing: True if the text does not contain the target.
         windows: number of windows that were averaged, if there are several.
@@ -38,6 +39,7 @@ class PredictionRow(TypedDict):
     truncated: bool
     task: str
     abstained: NotRequired[bool]
+    label_set: NotRequired[list[str]]
     target: NotRequired[str]
     target_missing: NotRequired[bool]
     windows: NotRequired[int]

@@ -148,6 +148,8 @@ def to_row(prediction: Prediction, experts: Sequence[str]) -> PredictionRow:
     }
     if prediction.abstained is not None:
         row["abstained"] = prediction.abstained
+    if prediction.label_set is not None:
+        row["label_set"] = list(prediction.label_set)
     if prediction.target is not None:
         row["target"] = prediction.target
     if prediction.target_missing:

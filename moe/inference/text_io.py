@@ -34,7 +34,7 @@ CARRIED = "input columns"
 """Key under which the values of these columns accompany a row until it is written."""
 PREDICTED = (
     *("label", "probabilities", "polarity", "confidence", "experts", "routing_entropy", "truncated", "task"),
-    *("abstained", "target_missing", "target_truncated", "windows", "unfamiliar"),
+    *("abstained", "label_set", "target_missing", "target_truncated", "windows", "unfamiliar"),
 )
 """Columns of a prediction, see `moe.inference.stream.to_row`."""
 GENERATED = ("prompt", "answer", "experts")

@@ -87,6 +87,7 @@ class TorchPredictor(Predictor):
         batch_tokens: tokens in a batch, padding included; by default chosen for the device and precision.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
+        label_sets: give each prediction its conformal set of labels. Needs a calibration.
         states: also return the pooled hidden states in `Scores`.
         mode: how the model routes, besides `routing`; by default the model's own mode.
     """
@@ -101,12 +102,13 @@ class TorchPredictor(Predictor):
         batch_tokens: int | None = None,
         calibration: Calibration | None = None,
         abstain: float | None = None,
+        label_sets: bool = False,
         states: bool = False,
         mode: RoutingMode | None = None,
     ) -> None:
         budget = batch_tokens or token_budget(model.backbone.device, model.backbone.dtype)
         spec = build_inference_spec(model, template, max_length, calibration)
-        super().__init__(spec, budget, routing, windows, calibration, abstain)
+        super().__init__(spec, budget, routing, windows, calibration, abstain, label_sets)
         self.model, self.tokenizer, self.states = model, model.loaded_backbone.tokenizer, states
         self._mode = mode or model.mode
 

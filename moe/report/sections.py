@@ -25,6 +25,7 @@ from moe.report.blocks import (
 from moe.report.column_blocks import SMALL_WEIGHT
 from moe.report.conclusions import describe_never_predicted
 from moe.report.data_rows import data_section
+from moe.report.label_sets import label_set_table
 from moe.results.ablation import VariantRow
 from moe.results.metrics import LabelMetrics, MetricFields
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
@@ -221,7 +222,9 @@ def _calibration(findings: Findings) -> Section:
         for split, its in calibration.splits().items()
     ]
     table = ReportTable("Temperature scaling", header, rows, text_columns=("split",))
-    return Section(CALIBRATION, "", [table, *abstention_tables(findings.calibration)], figures)
+    sets = findings.calibration.label_sets
+    tables = [table, *abstention_tables(findings.calibration), *([label_set_table(sets)] if sets else [])]
+    return Section(CALIBRATION, "", tables, figures)
 
 
 def _saved_chart(folder: Path, name: str) -> bytes | None:

@@ -11,6 +11,7 @@ from moe.console import Table
 from moe.report.blocks import format_cells
 from moe.report.column_blocks import BlockRow, ColumnBlocks, RoutingMatrix
 from moe.report.conclusions import describe_never_predicted
+from moe.report.label_sets import label_set_view
 from moe.results.base import Bounds
 from moe.results.evaluation import EvaluationReport, RoutingReport
 from moe.results.metrics import LabelMetrics, MetricFields, TaskFigures
@@ -164,27 +165,36 @@ def routing_table(report: RoutingReport) -> RenderableType:
 def answers_table(rows: Iterable[Mapping[str, object]], title: str | None = None) -> Table:
     """Build a table with a row per text: label, probability, polarity and routing weights; or the error.
 
-    If any row has a target, there is a column for it.
+    If any row has a target or a set of labels, there is a column for it.
     """
     shown = list(rows)
     targets = any(row.get("target") is not None for row in shown)
+    sets = any("label_set" in row for row in shown)
     # Experts one below the other leave more width to texts that take several lines anyway.
     separator = "\n" if any(len(str(row.get("text") or "")) > LONG_TEXT for row in shown) else " "
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("text", ratio=1, overflow="fold")
     if targets:
         table.add_column("target", overflow="fold")
+    if sets:
+        table.add_column("label set", overflow="fold")
     for name in ("label", "probability", "polarity", "experts"):
         table.add_column(name, justify="left" if name in ("label", "experts") else "right", no_wrap=True)
     for row in shown:
-        target = [_target_cell(row)] if targets else []
+        between = [_target_cell(row)] if targets else []
+        between += [_set_cell(row)] if sets else []
         if "error" in row:
             text = str(row.get("text") or "")
-            table.add_row(text, *target, Text("error", style="red"), "", "", str(row["error"]))
+            table.add_row(text, *between, Text("error", style="red"), "", "", str(row["error"]))
         else:
             cells = _answer_cells(row, separator)
-            table.add_row(cells[0], *target, *cells[1:])
+            table.add_row(cells[0], *between, *cells[1:])
     return table
+
+
+def _set_cell(row: Mapping[str, Any]) -> Text:
+    """The labels of a row's set, the most probable first."""
+    return Text(", ".join(row.get("label_set", ())))
 
 
 def _target_cell(row: Mapping[str, Any]) -> Text:
@@ -216,7 +226,9 @@ def evaluation_view(report: EvaluationReport) -> RenderableType:
     scores = _scores_table("polarity scores, 95 % intervals", {"": report.scores})
     parts += [scores] if scores else []
     never = describe_never_predicted(report.tasks)
-    return Group(*parts, *([Text(never)] if never else []), routing_table(report.routing))
+    parts += [Text(never)] if never else []
+    parts += [label_set_view(report.label_sets)] if report.label_sets is not None else []
+    return Group(*parts, routing_table(report.routing))
 
 
 def _metrics_table(report: EvaluationReport) -> Table:

@@ -73,6 +73,49 @@ class OperatingPoint(Result):
     test: RetainedRows | None = None
 
 
+class SetCoverage(Result):
+    """Conformal label sets on the rows of a task or domain, and abstaining beside them.
+
+    Args:
+        rows: number of labelled rows.
+        coverage: share of the rows whose set holds the true label, 0 to 1; not set without rows.
+        coverage_interval: its 95 % interval.
+        mean_size: labels per set, at least 1.
+        single: share of the rows whose set is one label, 0 to 1.
+        bound: smallest probability of a label in a set; only set for a task.
+        validation_rows: number of rows that the bound was fitted on; only set for a task.
+        abstain: rows that abstaining answers at a target accuracy of the sets' level; not set if a task has no
+            threshold for it.
+    """
+
+    rows: int
+    coverage: float | None = None
+    coverage_interval: Bounds | None = None
+    mean_size: float | None = None
+    single: float | None = None
+    bound: float | None = None
+    validation_rows: int | None = None
+    abstain: RetainedRows | None = None
+
+
+class LabelSetReport(Result):
+    """Conformal label sets of a model on labelled rows, each in the labels of its own task.
+
+    Args:
+        level: share of texts like the validation rows whose set holds the true label, at least; 0.5 to 1.
+        rows_needed: fewest validation rows of a task with sets at this level.
+        tasks: by task with sets.
+        domains: by domain with such tasks, their rows pooled.
+        too_few_rows: number of validation rows of each task without sets.
+    """
+
+    level: float
+    rows_needed: int
+    tasks: dict[str, SetCoverage]
+    domains: dict[str, SetCoverage]
+    too_few_rows: dict[str, int] = Field(default_factory=dict)
+
+
 class TaskCalibrationReport(Result):
     """Calibration of one task.
 
@@ -103,8 +146,10 @@ class CalibrationReport(Result):
         model: folder of the model.
         level: confidence level of the thresholds, 0.5 to 1; None in a report of an earlier release.
         tasks: by task.
+        label_sets: conformal sets on the test rows; not set without `--conformal`.
     """
 
     model: str = ""
     level: float | None = None
     tasks: dict[str, TaskCalibrationReport]
+    label_sets: LabelSetReport | None = None

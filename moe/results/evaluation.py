@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from moe.results.base import Bounds, OrEmpty, Result
+from moe.results.calibration import LabelSetReport
 from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics
 
 Side = Literal["a", "b"]
@@ -39,6 +40,7 @@ class EvaluationReport(Result):
         mean: means over all tasks; None if no row has a label.
         scores: by task with scores.
         routing: of all rows.
+        label_sets: conformal sets, each in the labels of the row's own task; not set if the model has none.
     """
 
     rows: int
@@ -49,6 +51,7 @@ class EvaluationReport(Result):
     mean: OrEmpty[MeanMetrics]
     scores: dict[str, ScoreMetrics]
     routing: RoutingReport
+    label_sets: LabelSetReport | None = None
 
 
 class MetricDifference(Result):

@@ -31,6 +31,7 @@ class ClassifyRequest:
     task: str | None = None
     routing: Routing = "soft"
     abstain: float | None = None
+    label_sets: bool = False
     targets: tuple[str, ...] = ()
     own_targets: tuple[str | None, ...] = ()
     fixed_task: bool = False
@@ -66,14 +67,14 @@ class ClassifyEngine:
     def run_batch(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         """Return a response body or an exception for each request; a batch that fails is retried request by request."""
         results: list[Any] = [None] * len(requests)
-        groups: dict[tuple[Routing, float | None], list[int]] = {}
+        groups: dict[tuple[Routing, float | None, bool], list[int]] = {}
         for index, request in enumerate(requests):
             try:
                 self.check(request)
             except (RequestError, Fault) as error:
                 results[index] = error if isinstance(error, RequestError) else RequestError(409, error)
             else:
-                groups.setdefault((request.routing, request.abstain), []).append(index)
+                groups.setdefault((request.routing, request.abstain, request.label_sets), []).append(index)
         for indices in groups.values():
             for index, result in zip(indices, self._predict_or_retry([requests[i] for i in indices]), strict=True):
                 results[index] = result
@@ -84,13 +85,13 @@ class ClassifyEngine:
 
         Raises:
             RequestError: 422 if the domain or the task is unknown.
-            Fault: if the options do not fit together, the model has no task for targets, or the target accuracy cannot
-                be reached.
+            Fault: if the options do not fit together, the model has no task for targets or no label sets, or the target
+                accuracy cannot be reached.
         """
         spec = self.predictor.spec
         check_known_name("domain", request.domain, [domain.name for domain in spec.domains])
         check_known_name("task", request.task, list(spec.tasks))
-        predictor = self.predictor.with_options(request.routing, request.abstain)
+        predictor = self.predictor.with_options(request.routing, request.abstain, request.label_sets)
         for targeted in dict.fromkeys(target is not None for _, target in request.pairs):
             predictor.check(self._task_of(request, targeted), request.domain, targeted)
 
@@ -109,12 +110,13 @@ class ClassifyEngine:
             return [result for request in requests for result in self._predict_or_retry([request])]
 
     def _predict(self, requests: Sequence[ClassifyRequest]) -> list[dict[str, Any]]:
-        """Return response bodies of requests that share `routing` and `abstain`."""
+        """Return response bodies of requests that share `routing`, `abstain` and `label_sets`."""
         pairs = [(request, *pair) for request in requests for pair in request.pairs]
         texts, targets = [text for _, text, _ in pairs], [target for *_, target in pairs]
         domains = [request.domain for request, *_ in pairs]
         tasks = [self._task_of(request, target is not None) for request, _, target in pairs]
-        predictor = self.predictor.with_options(requests[0].routing, requests[0].abstain)
+        first = requests[0]
+        predictor = self.predictor.with_options(first.routing, first.abstain, first.label_sets)
         predictions, experts = predict_each(texts, predictor, domains, tasks, targets), predictor.experts
         answers: list[dict[str, Any]] = [
             {"text": text} | to_row(row, experts) for text, row in zip(texts, predictions, strict=True)

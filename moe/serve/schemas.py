@@ -105,6 +105,14 @@ def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
                 "threshold does; needs a calibrated model",
             ),
         ),
+        "label_sets": (
+            bool,
+            Field(
+                False,
+                description="also return each text's conformal set of labels, at the level of the calibration; 409 if "
+                "the model has none",
+            ),
+        ),
         "model": model_field(),
     }
     return create_model("PredictRequest", __config__=STRICT_CONFIG, **fields)
@@ -122,6 +130,7 @@ class PredictionBody(BaseModel):
     truncated: bool = Field(description="whether the text was longer than the model reads and was cut")
     task: str = Field(description="task that was predicted")
     abstained: bool = Field(False, description="only present if the request sets `abstain`")
+    label_set: list[str] = Field([], description="only present if the request sets `label_sets`; never empty")
     windows: int = Field(1, description="windows in which a long text was read; only present if more than one")
     target: str | None = Field(None, description="entity that the prediction is about; only present with targets")
     target_missing: bool = Field(False, description="only present, as a warning, if the text does not contain it")

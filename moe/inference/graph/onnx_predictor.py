@@ -108,6 +108,7 @@ class OnnxPredictor(Predictor):
         batch_tokens: tokens in a batch, padding included; by default as many as fit a CPU's caches.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
+        label_sets: give each prediction its conformal set of labels. Needs a calibration.
         states: also return the pooled hidden states in `Scores`.
     """
 
@@ -119,10 +120,13 @@ class OnnxPredictor(Predictor):
         batch_tokens: int | None = None,
         calibration: Calibration | None = None,
         abstain: float | None = None,
+        label_sets: bool = False,
         states: bool = False,
     ) -> None:
         graph = session.spec
-        super().__init__(graph.spec, batch_tokens or CPU_TOKEN_BUDGET, routing, windows, calibration, abstain)
+        super().__init__(
+            graph.spec, batch_tokens or CPU_TOKEN_BUDGET, routing, windows, calibration, abstain, label_sets
+        )
         self.session = session
         self.encoder = TextEncoder(
             session.graph / TOKENIZER_FILE,

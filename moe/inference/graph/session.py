@@ -23,6 +23,7 @@ from moe.inference.graph.spec import (
     FORMAT,
     GRAPH_FILE,
     GRAPH_FOLDER,
+    INT8_FILE,
     SPEC_FILE,
     TOKENIZER_FILE,
     GraphSpec,
@@ -53,7 +54,7 @@ def check_graph(folder: Path) -> GraphSpec:
         Fault: if there is no graph, it is of another version, or it or one of the files has changed or is missing.
     """
     spec = read_graph_spec(folder / GRAPH_FOLDER)
-    _check_files(folder, folder / GRAPH_FOLDER, spec, _find_backbone(spec))
+    _check_files(folder, folder / GRAPH_FOLDER, spec, _find_backbone(spec), int8=True)
     return spec
 
 
@@ -65,7 +66,7 @@ def _find_backbone(spec: GraphSpec) -> list[Path]:
     return files
 
 
-def _check_files(folder: Path, graph: Path, spec: GraphSpec, backbone: list[Path]) -> None:
+def _check_files(folder: Path, graph: Path, spec: GraphSpec, backbone: list[Path], int8: bool) -> None:
     """Check that every file is the one that the graph was made from."""
     if (folder / EXPERT_CARD).is_file():
         check_manifest(folder, "an expert", EXPERT_FILES)
@@ -74,11 +75,16 @@ def _check_files(folder: Path, graph: Path, spec: GraphSpec, backbone: list[Path
         check_manifest(folder, "a mixture", [*MIXTURE_FILES, *adapter_files(sorted(names | {*spec.spec.experts}))])
     if graph == folder / GRAPH_FOLDER:  # a new graph is checked before it is complete
         check_manifest(graph, "a graph", (GRAPH_FILE, SPEC_FILE, TOKENIZER_FILE))
-    expected = {
-        folder / MANIFEST: spec.manifest_sha256,
-        graph / GRAPH_FILE: spec.graph_sha256,
-        graph / TOKENIZER_FILE: spec.tokenizer_sha256,
-    } | {folder / name: sha256 for name, sha256 in spec.files.items()}
+    quantized = {graph / INT8_FILE: spec.int8_sha256} if int8 and spec.int8_sha256 else {}
+    expected = (
+        quantized
+        | {
+            folder / MANIFEST: spec.manifest_sha256,
+            graph / GRAPH_FILE: spec.graph_sha256,
+            graph / TOKENIZER_FILE: spec.tokenizer_sha256,
+        }
+        | {folder / name: sha256 for name, sha256 in spec.files.items()}
+    )
     for path, sha256 in expected.items():
         if not path.is_file():
             raise Fault(f"{path}, which the graph needs", "no such file", REBUILD)
@@ -99,19 +105,24 @@ class GraphSession:
         folder: of a mixture or a single expert.
         threads: CPU threads of a run; None leaves the choice to onnxruntime.
         graph: folder of the graph, by default `graph` in the model's folder.
+        int8: run the INT8 graph, whose labels may differ.
 
     Raises:
-        Fault: if there is no graph, it is of another version, or it or a file that it was made from has changed.
+        Fault: if there is no graph, or no INT8 graph for `int8`, it is of another version, or it or a file that it was
+            made from has changed.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None, graph: Path | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, graph: Path | None = None, int8: bool = False) -> None:
         self.folder, self.graph = folder, graph or folder / GRAPH_FOLDER
         self.spec = read_graph_spec(self.graph)
+        if int8 and self.spec.int8_sha256 is None:
+            remedy = f"write it: moe export {folder} --to graph --int8 --file TEXTS"
+            raise Fault(f"an INT8 graph at {self.graph}", "none", remedy)
         files = _find_backbone(self.spec)
         with ThreadPoolExecutor(1) as pool:  # hashing runs beside the imports and the loading below
-            checked = pool.submit(copy_context().run, _check_files, folder, self.graph, self.spec, files)
+            checked = pool.submit(copy_context().run, _check_files, folder, self.graph, self.spec, files, int8)
             try:
-                self._session = self._load(files, threads)
+                self._session = self._load(files, threads, int8)
             finally:
                 checked.result()  # a changed file explains any other error
 
@@ -130,7 +141,7 @@ class GraphSession:
             raise Fault("enough memory for a batch", "memory ran out", remedy) from error
         return results
 
-    def _load(self, backbone: list[Path], threads: int | None) -> Any:
+    def _load(self, backbone: list[Path], threads: int | None, int8: bool) -> Any:
         import onnxruntime  # slow to import
 
         options = onnxruntime.SessionOptions()
@@ -139,15 +150,16 @@ class GraphSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads:
             options.intra_op_num_threads = threads
-        self._arrays = dict(self._weights(backbone))  # the session shares their memory
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._arrays.values()]
-        options.add_external_initializers(list(self._arrays), values)
+        self.arrays = {} if int8 else dict(self._weights(backbone))  # the session shares their memory
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self.arrays.values()]
+        options.add_external_initializers(list(self.arrays), values)
         try:
             return onnxruntime.InferenceSession(
-                str(self.graph / GRAPH_FILE),
+                str(self.graph / (INT8_FILE if int8 else GRAPH_FILE)),
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"],  # would copy every weight to transpose it
+                # would copy every weight to transpose it; those of the INT8 graph are in the file, mostly transposed
+                disabled_optimizers=[] if int8 else ["ConstantFolding"],
             )
         except Exception as error:  # as above
             reason = " ".join(str(error).split())[:160]

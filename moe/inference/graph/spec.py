@@ -3,7 +3,7 @@
 Every prediction without torch reads this file, so this module imports nothing heavy.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,8 @@ from moe.inference.spec import InferenceSpec
 GRAPH_FOLDER, GRAPH_FILE, SPEC_FILE, TOKENIZER_FILE = "graph", "model.onnx", "graph.json", "tokenizer.json"
 GRAPH_FILES = tuple(f"{GRAPH_FOLDER}/{name}" for name in (GRAPH_FILE, SPEC_FILE, TOKENIZER_FILE))
 """The graph's files from the model's folder; the model's manifest does not list them."""
+INT8_FILE = "model_int8.onnx"
+"""The same graph with the backbone in INT8 and all weights inside; only with `moe export --int8`."""
 FORMAT = 1
 """Version of the graph's inputs, outputs and files; a graph of another version is not used."""
 BACKBONE = "backbone"
@@ -51,6 +53,7 @@ class GraphSpec(BaseModel):
     manifest_sha256: str = Field(description="SHA-256 of the model's manifest")
     graph_sha256: str = Field(description="SHA-256 of model.onnx")
     tokenizer_sha256: str = Field(description="SHA-256 of tokenizer.json")
+    int8_sha256: str | None = Field(None, description="SHA-256 of model_int8.onnx; None without an INT8 graph")
     files: dict[str, str] = Field(description="SHA-256 of each other file that weights are read from")
     pad_id: int = Field(description="token id that fills up short texts")
     truncation_side: Literal["left", "right"] = Field("right", description="side at which a long text is cut")
@@ -58,3 +61,7 @@ class GraphSpec(BaseModel):
     outputs: tuple[str, ...]
     weights: dict[str, WeightSource]
     spec: InferenceSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file; a graph without an INT8 graph has no key for it."""
+        return self.model_dump(mode="json", exclude={"int8_sha256"} if self.int8_sha256 is None else None)

@@ -55,7 +55,9 @@ def test_export_writes_the_graph_into_the_folder_of_the_model(trained: CommandLi
     assert json.loads(out)["files"].keys() == {"model.onnx", "graph.json", "tokenizer.json"}
     assert trained("infer", "a", "--model", "runs/tiny", "--runtime", "onnx")[0] == 0
     assert "--out-dir" in trained.refused("export", "runs/tiny", "--to", "graph", "--out-dir", "elsewhere")
-    assert "--runtime auto, onnx or torch" in trained.refused("infer", "a", "--model", "runs/tiny", "--runtime", "fast")
+    assert "--runtime auto, onnx, int8 or torch" in trained.refused(
+        "infer", "a", "--model", "runs/tiny", "--runtime", "fast"
+    )
 
 
 def test_run_prints_metrics_routing_and_three_predictions(trained: CommandLine, workdir: Path) -> None:

@@ -11,7 +11,14 @@ from experts.atomic_io import atomic_folder, write_text
 from experts.errors import Fault
 from experts.reused import SEAL, write_sealed_json
 from moe.inference.abstention import RiskCoveragePoint
-from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibration, write_calibration
+from moe.inference.calibration import (
+    CALIBRATION,
+    LabelSets,
+    TaskCalibration,
+    read_calibration,
+    rows_for_sets,
+    write_calibration,
+)
 
 CURVE = (RiskCoveragePoint(threshold=0.0, rows=50, right=40), RiskCoveragePoint(threshold=0.8, rows=40, right=38))
 
@@ -56,6 +63,31 @@ def test_calibration_with_bounds_uses_them(tmp_path: Path) -> None:
     with pytest.raises(Fault, match=r"guarantee at level 0\.9, not 0\.8"):
         calibration.threshold("news", 0.8)
     assert not calibration.unbounded
+
+
+def test_label_sets_are_read_as_written_and_leave_no_trace_in_a_calibration_without_them(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "a")
+    assert "label_sets" not in (path / CALIBRATION).read_text()
+    sets = LabelSets(level=0.9, rows=50, quantile=0.6)
+    news, forum = TaskCalibration(temperature=1.5, rows=50, label_sets=sets), TaskCalibration(temperature=1.0, rows=8)
+    calibration = write_calibration(path, {"news": news, "forum": forum})
+    assert read_calibration(path) == calibration
+    assert (calibration.sets_level, calibration.require_sets("news")) == (0.9, sets)
+    with pytest.raises(Fault, match=r"forum with label sets at level 0\.9, of at least 9 validation rows; found 8"):
+        calibration.require_sets("forum")
+
+
+def test_label_sets_hold_the_most_probable_label_first_and_are_never_empty() -> None:
+    sets, labels = LabelSets(level=0.9, rows=50, quantile=0.6), ("a", "b", "c")
+    assert sets.select(labels, (0.45, 0.05, 0.5)) == ("c", "a")
+    assert sets.select(labels, (0.4, 0.3, 0.3)) == ("a",)  # at the bound
+    assert sets.select(labels, (0.3, 0.36, 0.34)) == ("b",)  # every label below the bound
+    assert sets.model_copy(update={"quantile": 1.0}).select(labels, (0.0, 0.2, 0.8)) == ("c", "b", "a")
+
+
+@pytest.mark.parametrize(("level", "rows"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99), (0.9999, 9999)])
+def test_rows_for_sets_is_the_fewest_whose_corrected_rank_exists(level: float, rows: int) -> None:
+    assert rows_for_sets(level) == rows
 
 
 def test_copy_of_a_model_is_calibrated_unless_the_file_is_missing(tmp_path: Path) -> None:

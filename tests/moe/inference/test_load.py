@@ -198,7 +198,7 @@ def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: 
     unknown_runtime: dict[str, Any] = {"runtime": "fast"}
     with pytest.raises(Fault, match="no --set for a graph"):
         load(resolve(mixture), LoadOptions(sets=("backbone.dtype=float32",), runtime="onnx"))
-    with pytest.raises(Fault, match="--runtime auto, onnx or torch"):
+    with pytest.raises(Fault, match="--runtime auto, onnx, int8 or torch"):
         LoadOptions(**unknown_runtime).check()
     subprocess.run(["rm", "-r", str(copy / GRAPH_FOLDER)], check=True)
     with pytest.raises(Fault, match="moe export FOLDER --to graph"):

@@ -150,3 +150,5 @@ def test_one_loaded_model_serves_both_routings_in_turn(predictor: TorchPredictor
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
     with pytest.raises(Fault, match="a calibrated model to abstain with"):
         predictor.with_options("soft", 0.9)
+    with pytest.raises(Fault, match="a calibrated model for label sets"):
+        predictor.with_options("soft", label_sets=True)

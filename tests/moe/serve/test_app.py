@@ -79,6 +79,19 @@ def test_predict_route_abstains_below_the_target_accuracy(client: TestClient, fo
     assert rejected.json()["error"]["found"] == "at best 0.900 at 50% coverage on 100 rows"
 
 
+def test_predict_route_returns_label_sets_where_the_task_has_them(client: TestClient, folder: Path) -> None:
+    rows = predict(client, TEXTS, label_sets=True, domain="news").json()["answers"]
+    given = [{"text": text} for text in TEXTS]
+    assert_same(rows, list(predict_rows(given, load(resolve(folder), LoadOptions(label_sets=True)), "news")))
+    for row in rows:
+        inside = [label for label, p in row["probabilities"].items() if p >= 0.3 or p == row["confidence"]]
+        assert sorted(row["label_set"]) == sorted(inside)
+        assert row["label_set"][0] == row["label"]
+    rejected = predict(client, TEXTS, label_sets=True, domain="forum")
+    assert rejected.status_code == 409
+    assert rejected.json()["error"]["expected"].startswith("a calibration of task forum with label sets at level 0.9")
+
+
 def test_concurrent_requests_with_different_options_get_their_own_results(client: TestClient) -> None:
     options = [{"routing": r, "domain": d} for r in ("soft", "hard") for d in (None, "news", "forum")] * 3
     expected = [predict(client, TEXTS, **fields).json()["answers"] for fields in options]
