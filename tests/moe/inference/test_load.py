@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -209,7 +209,8 @@ def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: 
 def test_damaged_model_is_refused_with_and_without_its_graph(copy: Path) -> None:
     heads = copy / "heads.safetensors"
     heads.write_bytes(heads.read_bytes()[:-1] + b"\x01")
-    for runtime in get_args(Runtime):
+    runtimes: tuple[Runtime, ...] = ("auto", "onnx", "torch")  # it has no INT8 graph, which would be reported first
+    for runtime in runtimes:
         with pytest.raises(Fault, match=r"heads\.safetensors with sha256"):
             load(resolve(copy), LoadOptions(runtime=runtime))
 
