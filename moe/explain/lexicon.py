@@ -249,10 +249,7 @@ def add_texts(
 
 def task_labels(predictor: TorchPredictor, task: str) -> Labels:
     """Return a task's labels, in the order of the probabilities of its predictions."""
-    space = predictor.model.labels
-    return tuple(
-        label for label, own in zip(space.heads[space.head_by_task[task]], space.mask(task), strict=True) if own
-    )
+    return predictor.spec.tasks[task].labels
 
 
 def _add_batch(

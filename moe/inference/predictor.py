@@ -7,16 +7,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
 
-from experts.domain import Labels
+from experts.domain import CLASSES, Kind, Labels
 from experts.errors import Fault
 from moe.inference.calibration import Calibration
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
+from moe.kinds.registry import task_kind
 
 Routing = Literal["soft", "hard"]
 CPU_TOKEN_BUDGET = 1024
@@ -57,7 +58,7 @@ class Prediction:
     Args:
         task: the task that the labels belong to.
         labels: its K labels.
-        probabilities: (K,).
+        probabilities: (K,); of a multi-label task, one of each label by itself.
         polarity: -1 to 1; None if the model has no polarity head and the labels have no sign.
         routing_weights: (E,), soft routing weights.
         entropy: normalized entropy of the routing weights, 0 to 1.
@@ -70,6 +71,8 @@ class Prediction:
         windows: number of windows in which the text was read.
         unfamiliar: whether the text is far from the training texts of every domain, so that the shared expert, if there
             is one, answered alone.
+        kind: kind of the task.
+        thresholds: of a multi-label task, probability from which each label is predicted (K,); None for 0.5.
     """
 
     task: str
@@ -85,16 +88,28 @@ class Prediction:
     target_truncated: bool = False
     windows: int = 1
     unfamiliar: bool = False
+    kind: Kind = CLASSES
+    thresholds: np.ndarray | None = None
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """Indices of the predicted labels: of the most probable one, or of a multi-label task any number."""
+        return tuple(np.flatnonzero(task_kind(self.kind).chosen(self.probabilities, self.thresholds)).tolist())
 
     @property
     def label(self) -> str:
-        """The most probable label."""
-        return self.labels[int(self.probabilities.argmax())]
+        """The most probable label; of a multi-label task all predicted labels with `;` between them."""
+        return task_kind(self.kind).join([self.labels[i] for i in self.chosen])
+
+    @property
+    def most_probable(self) -> int:
+        """Index of the most probable label."""
+        return int(self.probabilities.argmax())
 
     @property
     def confidence(self) -> float:
-        """Probability of the most probable label."""
-        return float(self.probabilities.max())
+        """Probability of the most probable label; of a multi-label task the product of those of all its decisions."""
+        return float(task_kind(self.kind).confidence(self.probabilities, self.thresholds))
 
 
 class Predictor(ABC):
@@ -254,10 +269,8 @@ class Predictor(ABC):
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 return NonFiniteScores(name)
-        logits /= self.temperature(task)
-        probabilities = np.exp(logits - logits.max())  # (K,)
-        probabilities /= probabilities.sum()
-        return Prediction(
+        probabilities = task_kind(spec.kind).probabilities(logits / self.temperature(task))  # (K,)
+        prediction = Prediction(
             task=task,
             labels=spec.labels,
             probabilities=probabilities,
@@ -265,14 +278,23 @@ class Predictor(ABC):
             routing_weights=scores.routing_weights[row],
             entropy=entropy,
             truncated=bool(scores.truncated[row]),
-            abstained=self._abstains(task, float(probabilities.max())),
             windows=1 if scores.windows is None else int(scores.windows[row]),
             unfamiliar=scores.unfamiliar is not None and bool(scores.unfamiliar[row]),
+            kind=spec.kind,
+            thresholds=self.thresholds(task),
         )
+        if self.abstain is None:
+            return prediction
+        return replace(prediction, abstained=self._abstains(task, prediction.confidence))
 
     def temperature(self, task: str) -> float:
         """Divisor of a task's logits; 1 for a model that is not calibrated."""
         return self.calibration.temperature(task) if self.calibration else 1.0
+
+    def thresholds(self, task: str) -> np.ndarray | None:
+        """Probability from which each label of a multi-label task is predicted (K,); None for the default, 0.5."""
+        fitted = self.calibration.thresholds(task) if self.calibration else None
+        return None if fitted is None else np.array([fitted[label] for label in self.spec.tasks[task].labels])
 
     def _abstains(self, task: str, confidence: float) -> bool | None:
         """Whether a confidence is below the task's threshold; None without abstention."""

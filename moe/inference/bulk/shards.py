@@ -291,6 +291,7 @@ def shard_schema(predictor: Predictor, columns: InputColumns = InputColumns()) -
             ("routing_entropy", real),
             ("truncated", pa.bool_()),
             ("task", pa.string()),
+            *([("labels", pa.list_(pa.string()))] if predictor.spec.has_sets else []),
             *([("abstained", pa.bool_())] if predictor.abstain is not None else []),
             *([("windows", pa.int64())] if predictor.window_limit != 1 else []),
             *([("target_missing", pa.bool_()), ("target_truncated", pa.bool_())] if targets else []),
