@@ -31,8 +31,8 @@ from torch import Tensor
 from experts.cards import EXPERTS
 from moe.checkpoints.mixture import write_mixture
 from moe.inference.load import LoadOptions, load_torch
-from moe.inference.predictor import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
+from moe.inference.windows import batch_by_tokens
 from moe.model.backbone import BackboneSettings
 from moe.model.backbone_files import shipped_folder
 from moe.model.heads import pool

@@ -29,7 +29,8 @@ from moe.checkpoints.mixture import read_mixture
 from moe.config.run import RunSettings, load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
 from moe.evaluation.baselines import baseline_results
-from moe.evaluation.evaluate import PredictedRow, evaluate_rows, routing_report
+from moe.evaluation.evaluate import evaluate_rows, routing_report
+from moe.evaluation.rows import PredictedRow
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
 from moe.runs.best import best_model

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from experts.errors import Fault
 
 Labels = tuple[str, ...]
+Kind = Literal["classes", "multi_label"]
+"""What the rows of a task are labelled with: one of its labels, or any number of them."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CLASSES: Kind = "classes"
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Domain:
         experts: number of its experts (K).
         custom_expert_names: names of its experts, if they are not the default ones.
         target_tasks: those of its tasks whose rows name a target, an entity of the text that the label is about.
+        kinds: kind of each task that is not of the kind `classes`.
     """
 
     name: str
@@ -27,6 +33,7 @@ class Domain:
     experts: int = 1
     custom_expert_names: tuple[str, ...] = ()
     target_tasks: tuple[str, ...] = ()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def group(self) -> str:
@@ -45,8 +52,8 @@ class Domain:
 class LabelSpace:
     """The class heads of a mixture and the tasks that use them (method 3).
 
-    Tasks with equal label sets share a head. A task whose labels are a subset of another task's shares that task's
-    head, with the other labels masked.
+    Tasks of one kind with equal label sets share a head. A task whose labels are a subset of those of another task of
+    its kind shares that task's head, with the other labels masked.
 
     Args:
         heads: label names by head, in the order of the logits.
@@ -54,6 +61,7 @@ class LabelSpace:
         head_by_task: name of the head that a task uses.
         domain_by_task: name of the domain that a task belongs to.
         target_tasks: tasks whose rows name a target, an entity of the text that the label is about.
+        kinds: kind of each task that is not of the kind `classes`.
     """
 
     heads: dict[str, Labels]
@@ -61,6 +69,7 @@ class LabelSpace:
     head_by_task: dict[str, str]
     domain_by_task: dict[str, str]
     target_tasks: frozenset[str] = frozenset()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @classmethod
     def from_domains(cls, domains: Sequence[Domain]) -> "LabelSpace":
@@ -71,16 +80,25 @@ class LabelSpace:
         """
         tasks = _collect_tasks(domains)
         _check_spellings(tasks)
-        sets = sorted({frozenset(labels): labels for labels in reversed(tasks.values())}.values(), key=len)
-        maximal = [labels for labels in sets if not any(set(labels) < set(other) for other in sets)]
-        heads = {"-".join(labels): labels for labels in sorted(maximal, key=list(tasks.values()).index)}
-        head_by_task = {
-            task: next(head for head, head_labels in heads.items() if set(labels) <= set(head_labels))
-            for task, labels in tasks.items()
-        }
+        kinds = {task: kind for domain in domains for task, kind in domain.kinds.items() if kind != CLASSES}
+        heads: dict[str, Labels] = {}
+        head_by_task: dict[str, str] = {}
+        for kind in KINDS:
+            own = {task: labels for task, labels in tasks.items() if kinds.get(task, CLASSES) == kind}
+            of_kind = {head_name(labels, kind): labels for labels in _maximal_sets(own)}
+            heads |= of_kind
+            head_by_task |= {
+                task: next(head for head, head_labels in of_kind.items() if set(labels) <= set(head_labels))
+                for task, labels in own.items()
+            }
+        head_by_task = {task: head_by_task[task] for task in tasks}
         domain_by_task = {task: domain.name for domain in domains for task in domain.tasks}
         target_tasks = frozenset(task for domain in domains for task in domain.target_tasks)
-        return cls(heads, tasks, head_by_task, domain_by_task, target_tasks)
+        return cls(heads, tasks, head_by_task, domain_by_task, target_tasks, kinds)
+
+    def kind(self, task: str) -> Kind:
+        """Return the kind of a task."""
+        return self.kinds.get(task, CLASSES)
 
     def mask(self, task: str) -> tuple[bool, ...]:
         """Return which of its head's labels a task uses, in the order of the logits (K,)."""
@@ -103,6 +121,23 @@ class LabelSpace:
         """
         candidates = [task for task in self.tasks if (task in self.target_tasks) is target]
         return next((task for task in candidates if self.domain_by_task[task] == domain), next(iter(candidates), None))
+
+
+def head_name(labels: Sequence[str], kind: Kind) -> str:
+    """Return the name of the head of a label set for tasks of a kind."""
+    return "-".join(labels) if kind == CLASSES else f"{kind}:{'-'.join(labels)}"
+
+
+def head_kind(name: str, labels: Sequence[str]) -> Kind:
+    """Return the kind of the tasks of a head, from its name and its labels."""
+    return next((kind for kind in KINDS if head_name(labels, kind) == name), CLASSES)
+
+
+def _maximal_sets(tasks: Mapping[str, Labels]) -> list[Labels]:
+    """The label sets of some tasks that are no subset of another one, in the order of the tasks."""
+    sets = sorted({frozenset(labels): labels for labels in reversed(list(tasks.values()))}.values(), key=len)
+    maximal = [labels for labels in sets if not any(set(labels) < set(other) for other in sets)]
+    return sorted(maximal, key=list(tasks.values()).index)
 
 
 def _collect_tasks(domains: Sequence[Domain]) -> dict[str, Labels]:

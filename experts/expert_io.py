@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from experts.adapter_settings import check_adapter_settings
@@ -33,6 +34,7 @@ from experts.cards import (
     read_record,
     without_folders,
 )
+from experts.domain import Kind
 from experts.errors import Fault
 from experts.lora import Adapter, LoraSpec, PeftConfig
 from experts.reading import read_errors_as_faults
@@ -105,6 +107,7 @@ class ExpertCard(BaseModel):
     max_length: int
     tasks: dict[str, tuple[str, ...]] = Field(description="label names of the tasks it was trained on")
     target_tasks: tuple[str, ...] = Field((), description="those of its tasks whose rows name a target")
+    kinds: dict[str, Kind] = Field({}, description="kind of each task that is not of the kind `classes`")
     heads: dict[str, tuple[str, ...]] = Field(description="label names by class head, in the order of the logits")
     layers: dict[str, LoraSpec] = Field(description="rank and scaling of every adapted layer")
     head_kind: str
@@ -123,6 +126,12 @@ class ExpertCard(BaseModel):
     )
     metrics: dict[str, float] = Field(description="best validation metrics")
     versions: dict[str, str]
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `kinds` without any, so that earlier releases read the card."""
+        card: dict[str, Any] = serialize(self)
+        return card if self.kinds else {name: value for name, value in card.items() if name != "kinds"}
 
 
 @dataclass(frozen=True)
@@ -290,8 +299,9 @@ def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
 
 
 def _readme(card: ExpertCard) -> str:
-    targets = dict.fromkeys(card.target_tasks, ", for a target in the text")
-    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}{targets.get(task, '')}" for task, labels in card.tasks.items())
+    notes = {task: f" ({kind})" for task, kind in card.kinds.items()}
+    notes |= {task: f"{notes.get(task, '')}, for a target in the text" for task in card.target_tasks}
+    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}{notes.get(task, '')}" for task, labels in card.tasks.items())
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.metrics.items())
     return f"""---
 library_name: peft

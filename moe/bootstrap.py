@@ -6,6 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from experts.domain import CLASSES, Kind
+from moe.kinds.registry import task_kind
+
 DRAWS, LEVEL, BLOCK = 10_000, 0.95, 2_000_000  # BLOCK bounds the cells that are drawn at once
 METRICS = ("accuracy", "macro_f1", "weighted_f1")
 MetricValues = dict[str, np.ndarray]
@@ -36,22 +39,30 @@ class TaskPredictions:
     """True labels and predictions for the rows of one task, by one model or by one model trained with several seeds.
 
     Args:
-        true: (N,), index of each row's label, N ≥ 1.
-        predicted: (S, N), index of the label that the model of each seed predicts; `classes` stands for a label outside
-            the task's.
+        true: (N,), index of each row's label, N ≥ 1; of a multi-label task the sum of 2^k over its labels' indices k.
+        predicted: (S, N), the same of what the model of each seed predicts; `classes` stands for a label outside the
+            task's.
         classes: number of labels of the task (K).
+        sets: whether the rows are those of a multi-label task.
     """
 
     true: np.ndarray
     predicted: np.ndarray
     classes: int
+    sets: bool = False
 
     @classmethod
-    def from_labels(cls, true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> "TaskPredictions":
-        """Predictions of one model, from label names (N,)."""
+    def from_labels(
+        cls, true: Sequence[str], predicted: Sequence[str], labels: Sequence[str], kind: Kind = CLASSES
+    ) -> "TaskPredictions":
+        """Predictions of one model, from answers as text (N,)."""
+        own = task_kind(kind)
         index = {name: i for i, name in enumerate(labels)}
-        rows = [np.array([index.get(name, len(labels)) for name in names]) for names in (true, predicted)]
-        return cls(rows[0], rows[1][None], len(labels))
+        rows = [
+            np.array([own.encode(index.get(name, len(labels)) for name in own.split(answer)) for answer in answers])
+            for answers in (true, predicted)
+        ]
+        return cls(rows[0], rows[1][None], len(labels), own.is_set)
 
     @classmethod
     def from_correct(cls, correct: Sequence[Sequence[int]]) -> "TaskPredictions":
@@ -204,30 +215,40 @@ def _metrics_of_counts(
     Args:
         weights: of the seeds in the means (draws, S); equal ones by default.
     """
-    true, classes = patterns[:, 0], sides[0].classes
+    true = patterns[:, 0]
     columns = np.cumsum([1, *(len(side.predicted) for side in sides)])
     means = [
-        _average([_metrics_of_seed(counts, true, patterns[:, s], classes) for s in range(start, end)], weights)
+        _average([_metrics_of_seed(counts, true, patterns[:, s], sides[0]) for s in range(start, end)], weights)
         for start, end in pairwise(columns)
     ]
     return means[0] if len(means) == 1 else {name: means[0][name] - means[1][name] for name in METRICS}
 
 
-def _metrics_of_seed(counts: np.ndarray, true: np.ndarray, predicted: np.ndarray, classes: int) -> MetricValues:
-    """Accuracy, macro-F1 and weighted F1 (draws,) from counts (draws, C) of cells (true, predicted)."""
-    names = np.arange(classes)
-    is_true, is_predicted = true[:, None] == names, predicted[:, None] == names  # (C, K)
+def _metrics_of_seed(
+    counts: np.ndarray, true: np.ndarray, predicted: np.ndarray, task: TaskPredictions
+) -> MetricValues:
+    """Accuracy, macro-F1 and weighted F1 (draws,) from counts (draws, C) of cells (true, predicted) of a task."""
+    is_true, is_predicted = (_indicator(answers, task) for answers in (true, predicted))  # (C, K) each
     weights = counts.astype(np.float64)  # (draws, C)
     support, predictions, hits = (
         weights @ indicator for indicator in (is_true, is_predicted, is_true & is_predicted)
     )  # (draws, K) each
     f1 = 2 * hits / np.maximum(support + predictions, 1)  # (draws, K)
     rows = weights.sum(1)  # (draws,)
+    correct = weights @ (true == predicted) if task.sets else hits.sum(1)  # (draws,)
+    labels = np.maximum(support.sum(1), 1) if task.sets else rows  # (draws,)
     return {
-        "accuracy": hits.sum(1) / rows,
+        "accuracy": correct / rows,
         "macro_f1": f1.mean(1),
-        "weighted_f1": (f1 * support).sum(1) / rows,
+        "weighted_f1": (f1 * support).sum(1) / labels,
     }
+
+
+def _indicator(answers: np.ndarray, task: TaskPredictions) -> np.ndarray:
+    """Which of the task's labels each answer (C,) has (C, K)."""
+    names = np.arange(task.classes)
+    indicator: np.ndarray = answers[:, None] >> names & 1 == 1 if task.sets else answers[:, None] == names
+    return indicator
 
 
 def confidence_bin(confidence: np.ndarray) -> np.ndarray:

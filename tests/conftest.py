@@ -248,6 +248,7 @@ def make_work(tiny_folder: Path, tmp_path: Path) -> Make:
     for domain in NOUNS:
         write_csv(tmp_path / "data" / f"{domain}.csv", made_up_rows(domain))
     write_csv(tmp_path / "data" / "entities.csv", entity_rows("news"))
+    write_csv(tmp_path / "data" / "topics.csv", topic_rows())
 
     def make(out: str = "run", **over: Any) -> Workspace:
         return Workspace(tiny_run(tiny_folder, tmp_path / "data", **over), tmp_path / out)
@@ -258,3 +259,25 @@ def make_work(tiny_folder: Path, tmp_path: Path) -> Make:
 def tiny_run(folder: Path, data: Path, /, **over: Any) -> RunSettings:
     """Return the validated tiny settings."""
     return parse_run(tiny_settings(folder, data, **over), "test")
+
+
+TOPICS = ("good", "bad", "flat")
+
+
+def topic_rows(count: int = 120, seed: int = 0) -> list[dict[str, Any]]:
+    """Return synthetic rows of a multi-label task: the words of a text decide which of the topics it has, if any."""
+    source = random.Random(f"topics {seed}")
+    rows = []
+    for i in range(count):
+        words = [*source.sample(NOUNS["news"], 4), *source.sample(["the", "today", "again", "and", "of", "with"], 3)]
+        sets = [name for name in TOPICS if source.random() < 0.4]
+        words += [source.choice({"good": GOOD, "bad": BAD, "flat": FLAT}[name]) for name in sets]
+        source.shuffle(words)
+        split = "test" if i % 10 > 7 else "validation" if i % 10 > 4 else "train"
+        rows.append({"id": f"topic{i}", "text": " ".join(words), "label": ";".join(sets), "split": split})
+    return rows
+
+
+def topic_domain(**over: Any) -> dict[str, Any]:
+    """Return settings of a domain with a multi-label task."""
+    return {"news": {"file": "topics.csv", "labels": list(TOPICS), "kind": "multi_label"} | over}

@@ -15,12 +15,18 @@ from moe.runs.workspace import Workspace
 
 
 def save_and_load_mixture(
-    folder: Path, family: str = "bert", shared: bool = False, heads: str | HeadSettings = "per_expert", **backbone: Any
+    folder: Path,
+    family: str = "bert",
+    shared: bool = False,
+    heads: str | HeadSettings = "per_expert",
+    domains: dict[str, Any] | None = None,
+    **backbone: Any,
 ) -> ExportSource:
-    """Write a tiny mixture and load it for export."""
+    """Write a tiny mixture and load it for export; `domains` override the domains' settings."""
     if not (folder / "backbone").is_dir():
         save_backbone(folder / "backbone", family)
-    work = Workspace(tiny_run(folder / "backbone", folder, backbone=backbone), folder / "run")
+    run = tiny_run(folder / "backbone", folder, backbone=backbone, domains=domains or {})
+    work = Workspace(run, folder / "run")
     loaded = load_backbone(work.run.backbone)
     return load_export_source(save_random_mixture(folder / "run" / "moe-joint", loaded, work, heads, shared), ())
 

@@ -162,6 +162,11 @@ def _mixture_and_card(
         DomainCard(name=name, role=name, experts=names, tasks={name: ("negative", "neutral", "positive")})
         for name, names in (("news", ("news",)), ("forum", forum))
     ]
+    declared = {domain.name: domain for domain in work.run.domain_list()}
+    for i, name in enumerate(("news", "forum")):
+        if kinds := declared[name].kinds if name in declared else {}:
+            labels = {task: tuple(names) for task, names in declared[name].tasks.items()}
+            domains[i] = domains[i].model_copy(update={"tasks": labels, "kinds": kinds})
     if targets:
         tasks = {"news": ("negative", "neutral", "positive"), "entities": ("negative", "neutral", "positive")}
         domains[0] = domains[0].model_copy(update={"tasks": tasks, "target_tasks": ("entities",)})

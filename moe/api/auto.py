@@ -21,6 +21,7 @@ from moe.export.hub import MODEL_TYPE, write_hub_folder
 from moe.inference.load import LoadOptions, load_torch
 from moe.inference.torch_predictor import TorchPredictor
 from moe.inference.windows import scores_of_windows
+from moe.kinds.registry import task_kind
 from moe.runs.model_ref import resolve
 
 SMALLEST = 1e-30
@@ -74,7 +75,7 @@ class FinMoEForSequenceClassification(PreTrainedModel):
             the model, in evaluation mode.
 
         Raises:
-            Fault: if there is no mixture, or its prompt template adds words to a text.
+            Fault: if there is no mixture, its prompt template adds words to a text, or only some tasks are multi-label.
         """
         ref = resolve(
             pretrained_model_name_or_path,
@@ -89,7 +90,16 @@ class FinMoEForSequenceClassification(PreTrainedModel):
                 repr(predictor.template),
                 "use moe.pipeline, which applies the template",
             )
+        are_sets = {task_kind(task.kind).is_set for task in predictor.spec.tasks.values()}
+        if len(are_sets) > 1:
+            raise Fault(
+                "tasks of one kind, as a transformers model has one function from logits to probabilities",
+                "a mixture with multi-label tasks and others",
+                "use moe.pipeline",
+            )
         config = config or FinMoEConfig()
+        if are_sets == {True}:
+            config.problem_type = "multi_label_classification"
         config.id2label = dict(enumerate(predictor.spec.labels))
         config.label2id = {label: k for k, label in config.id2label.items()}
         return cls(config, predictor, ref.folder)  # whose model is in evaluation mode
@@ -111,7 +121,7 @@ class FinMoEForSequenceClassification(PreTrainedModel):
             attention_mask: (B, T), 0 at padding; none by default.
 
         Returns:
-            `logits` (B, K), logarithms of the probabilities of the labels of all tasks.
+            `logits` (B, K), logarithms of the probabilities of the labels of all tasks, of multi-label tasks log-odds.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask  # (B, T)
         rows = [self._truncated(ids[real.bool()].tolist()) for ids, real in zip(input_ids, mask, strict=True)]
@@ -120,7 +130,8 @@ class FinMoEForSequenceClassification(PreTrainedModel):
         scores = scores_of_windows(outputs, index, np.ones(len(rows), dtype=int), np.ones(len(rows)))
         predictions = self.predictor.to_predictions(scores, self.predictor.routed_tasks(scores))
         probabilities = stack_probabilities(predictions, self.predictor.spec.labels).clip(SMALLEST)  # (B, K)
-        logits = torch.from_numpy(np.log(probabilities)).to(input_ids.device, torch.float32)  # (B, K)
+        kind = task_kind(next(iter(self.predictor.spec.tasks.values())).kind)
+        logits = torch.from_numpy(kind.logits(probabilities)).to(input_ids.device, torch.float32)  # (B, K)
         return SequenceClassifierOutput(logits=logits)
 
     def _truncated(self, ids: list[int]) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from experts.atomic_io import refuse_existing
+from experts.domain import CLASSES
 from experts.errors import Fault
 from experts.outputs import check_output_names
 from moe.augment.backends import EndpointClient, EndpointConfig, LocalModel
@@ -86,15 +87,23 @@ class AugmentJob:
         return [{"role": "user", "content": prompt}]
 
 
+def _check_kinds(work: Workspace, domain: str) -> None:
+    for task, its in work.run.tasks_of(domain).items():
+        if its.kind != CLASSES:
+            expected = "tasks of the kind classes, whose label a rewritten text must keep"
+            raise Fault(expected, f"{task} of the kind {its.kind}", "choose other domains with --domain")
+
+
 def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:
     """Build one job for each task of some domains; only training rows are included.
 
     Raises:
-        Fault: if a domain is unknown, or its data cannot be used.
+        Fault: if a domain is unknown, a task of it has another kind than `classes`, or its data cannot be used.
     """
     jobs = []
     for domain in domains:
         work.run.task_settings(domain)
+        _check_kinds(work, domain)
         for task, prepared in work.unaugmented(domain).items():
             rows, labels = prepared.splits["train"], work.run.tasks_of(domain)[task].labels
             texts, prompts, new = list(rows["text"]), list(rows["prompt"]), work.run.language is not None

@@ -1,11 +1,11 @@
 """The card of a mixture (`mixture.json`): its backbone, domains, experts, gate and heads."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from experts.atomic_io import is_safe_relative_path
-from experts.domain import Domain
+from experts.domain import Domain, Kind
 from experts.expert_io import BackboneId, ExpertFolder, InitOrigin
 from experts.lora import LoraSpec
 from moe.model.backbone import BackboneSettings
@@ -34,10 +34,18 @@ class DomainCard(BaseModel):
     experts: tuple[FileName, ...]
     tasks: dict[str, tuple[str, ...]]
     target_tasks: tuple[str, ...] = Field((), description="those of its tasks whose rows name a target")
+    kinds: dict[str, Kind] = Field({}, description="kind of each task that is not of the kind `classes`")
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `kinds` without any, so that earlier releases read the card."""
+        card: dict[str, Any] = serialize(self)
+        return card if self.kinds else {name: value for name, value in card.items() if name != "kinds"}
 
     def to_domain(self) -> Domain:
         """Return the domain as `experts` defines it."""
-        return Domain(self.name, self.tasks, self.role, len(self.experts), self.experts, self.target_tasks)
+        experts = self.experts
+        return Domain(self.name, self.tasks, self.role, len(experts), experts, self.target_tasks, self.kinds)
 
 
 class ExpertOrigin(BaseModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
-from experts.domain import Domain, LabelSpace
+from experts.domain import CLASSES, Domain, LabelSpace
 from experts.errors import Fault, suggest
 from experts.lora import LoraSettings
 from experts.yaml_io import Positions, read_document
@@ -151,6 +151,7 @@ class RunSettings(BaseModel):
                 role=domain.role,
                 experts=domain.experts,
                 target_tasks=tuple(task for task, its in tasks[name].items() if its.has_target),
+                kinds={task: its.kind for task, its in tasks[name].items() if its.kind != CLASSES},
             )
             for name, domain in self.domains.items()
         ]
@@ -269,6 +270,7 @@ def find_conflicts(run: RunSettings) -> list[str]:
             f"dao.imbalance is {run.dao.imbalance}, but losses.inner is constant: "
             "set losses.inner to dao, or dao.imbalance to fixed"
         )
+    conflicts += _kind_conflicts(run)
     for domain in run.domains:
         if domain in re.findall(r"\w+", run.template.lower()):
             conflicts.append(
@@ -313,6 +315,26 @@ def _single_pass_conflicts(run: RunSettings) -> list[str]:
     return conflicts + [
         f"stages.shard is true, but {setting}, which needs unsharded weights: set stages.shard to false"
         for setting, _ in needs
+    ]
+
+
+def _kind_conflicts(run: RunSettings) -> list[str]:
+    """Conflicts of parts of the method that are defined for one label per row with tasks of another kind."""
+    tasks = (pair for domain in run.domains for pair in run.tasks_of(domain).items())
+    kinds = {task: its.kind for task, its in tasks if its.kind != CLASSES}
+    if not kinds:
+        return []
+    (task, kind), remedy = next(iter(kinds.items())), "remove it, or train this task in a run of its own"
+    given = {
+        "losses.rdrop": run.losses.rdrop > 0,
+        "distill": run.distill is not None,
+        "data.augmented": run.data.augmented,
+        "language": run.language is not None,
+    }
+    return [
+        f"{name} is set, but task {task} is of the kind {kind}, for which it is not defined: {remedy}"
+        for name, is_set in given.items()
+        if is_set
     ]
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from experts.domain import LabelSpace
 from moe.data.distilled.columns import TEACHER, TEACHER_SCORE
 from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit, window_overlap
+from moe.kinds.registry import task_kind
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -189,10 +190,10 @@ def _fill(texts: Sequence[str], template: str) -> list[str]:
 class Collator:
     """Collates prepared rows into a batch.
 
-    A batch holds `input_ids` and `attention_mask` (B, T); `label` (B,), the index in the task's head or −1; `task` and
-    `domain` (B,), indices or −1; `score` (B,), NaN for rows without a score; and `trunk` (B, T, D) if cached. With a
-    teacher it also holds `teacher` (B, K), probabilities of the labels of the task's head, and `teacher_score` (B,);
-    both are NaN for rows without its answer.
+    A batch holds `input_ids` and `attention_mask` (B, T); `label` (B,), the code of the answer among the labels of the
+    task's head, or −1 (`moe.kinds.base.TaskKind`); `task` and `domain` (B,), indices or −1; `score` (B,), NaN for rows
+    without a score; and `trunk` (B, T, D) if cached. With a teacher it also holds `teacher` (B, K), probabilities of
+    the labels of the task's head, and `teacher_score` (B,); both are NaN for rows without its answer.
 
     Args:
         tokenizer: of the backbone.
@@ -221,9 +222,10 @@ class Collator:
             task: [labels.heads[labels.head_by_task[task]].index(label) for label in own]
             for task, own in labels.tasks.items()
         }
+        self.kinds = {task: task_kind(labels.kind(task)) for task in labels.tasks}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
-        """Collate rows with text, label (index in the task's own labels, −1 for none), score, task and domain.
+        """Collate rows with text, label (code in the task's own labels, −1 for none), score, task and domain.
 
         A row with a `target` is tokenized as a pair.
         """
@@ -259,7 +261,10 @@ class Collator:
         return np.array([len(row) for row in ids])
 
     def _label(self, row: Mapping[str, Any]) -> int:
-        return self.head_indices[row["task"]][row["label"]] if row["label"] >= 0 else -1
+        if row["label"] < 0:
+            return -1
+        kind, columns = self.kinds[row["task"]], self.head_indices[row["task"]]
+        return kind.encode(columns[i] for i in kind.decode(row["label"]))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from moe.data.polarity import one_sign, score_finding
 from moe.data.schema import Record, Reject, Row, TaskSettings
 from moe.data.text_checks import is_blank
 from moe.data.validation import REPEATED_ID, UNKNOWN_SPLIT, Result
+from moe.kinds.registry import task_kind
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
 """A language code, such as `en`, `zh-CN` or `zh_Hans_CN`."""
@@ -70,7 +71,7 @@ class ColumnProfile:
         if label is None:  # a label that `score_cuts` derived always agrees with its score
             self._unlabelled.append(row.score)
             return
-        name = self._task.labels[row.label] if row.label is not None else label
+        name = label if row.label is None else str(task_kind(self._task.kind).answer(row.label, self._task.labels))
         if name in self._scores or len(self._scores) < _MAX_VALUES:
             self._scores.setdefault(name, array("d")).append(row.score)
 

@@ -14,15 +14,15 @@ import pyarrow as pa
 from datasets import Features, List, Value
 
 from experts.atomic_io import os_errors_as_faults
+from experts.domain import CLASSES
 from experts.errors import Fault
 from moe.data.column_checks import ColumnProfile, split_remedy
-from moe.data.column_names import find_split, label_name, nearest_label
+from moe.data.column_names import find_split, nearest_label
 from moe.data.formats.readers import read_task_records
 from moe.data.formats.writers import RowWriter, open_writer
 from moe.data.schema import DataSettings, Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.splitting.settings import SPLITS
-from moe.data.text_checks import is_blank
-from moe.data.validation import INVALID_SCORES, UNKNOWN_LABEL, Result, find_task_label, split_of, validate_records
+from moe.data.validation import INVALID_SCORES, UNKNOWN_LABEL, Result, label_names, split_of, validate_records
 
 _BATCH = 1024
 _MAX_SHOWN_LABELS, _MAX_COUNTED_LABELS = 12, 1000
@@ -41,7 +41,7 @@ class IngestCounts:
         duplicates: rows that repeat an earlier one.
         reasons: rejected rows by reason.
         unknown_labels: rows by unknown label, for the first labels seen.
-        labels: label of each valid row, -1 for none.
+        labels: code of the answer of each valid row, -1 for none.
         splits: the file's own split of each valid row, an index into `SPLITS` or -1.
         times: time of each valid row, in microseconds since 1970 in UTC; empty if the task has no times.
     """
@@ -180,16 +180,12 @@ class RowGroups:
         """Count a record in its split and label; an observer for `validate_records`."""
         reason = result.reason if isinstance(result, Reject) else None
         split = split_of(record) if self._task.split.own else None
-        value = record.values.get("label")
-        label = None
-        if self._task.labels and not is_blank(value):
-            label = find_task_label(value, self._task) or label_name(value)
         if split is not None:
             _add(self._splits, split, reason)
-        if label is not None:
+        for label in label_names(record.values.get("label"), self._task) if self._task.labels else ():
             _add(self._labels, label, reason)
-        if split is not None and label in self._task.labels:
-            _add(self._pairs, f"{label} in split {split}", reason)
+            if split is not None and label in self._task.labels:
+                _add(self._pairs, f"{label} in split {split}", reason)
 
     def emptied(self, path: Path, rejected: str) -> Fault | None:
         """Return a fault if all rows of a split, of a label or of a label in a split are rejected.
@@ -329,9 +325,11 @@ def _label_fault(counts: IngestCounts, path: Path, task: TaskSettings, rejected:
     unknown = [repr(name) for name in names]
     hidden = len(counts.unknown_labels) - _MAX_SHOWN_LABELS
     more = f" and {hidden} more" if hidden > 0 else ""
+    remedy = f"map them with `label_map: {{{unknown[0]}: {nearest_label(names[0], task.labels)}}}`"
+    if task.kind == CLASSES:
+        remedy += ", or label rows by score with `columns: {label: null}` and score_cuts"
     return Fault(
         f"labels among {', '.join([*task.labels, *task.label_map])} in {path}",
         f"{', '.join(unknown)}{more} in {counts.reasons[UNKNOWN_LABEL]} rows",
-        f"map them with `label_map: {{{unknown[0]}: {nearest_label(names[0], task.labels)}}}`, or label rows by "
-        f"score with `columns: {{label: null}}` and score_cuts; see {rejected}",
+        f"{remedy}; see {rejected}",
     )

@@ -20,6 +20,7 @@ from datasets.exceptions import DatasetsError
 from pydantic import TypeAdapter
 
 from experts.atomic_io import MANIFEST, atomic_folder, os_errors_as_faults, sha256_of
+from experts.domain import CLASSES
 from experts.errors import Fault
 from experts.json_io import Json
 from experts.outputs import check_output_file
@@ -105,6 +106,7 @@ def prepare_task(
         sha256=str(key["sha256"]),
         domain=domain,
         task=task_name,
+        kind=None if task.kind == CLASSES else task.kind,
         rows=counts.rows,
         rejected=counts.reasons.total(),
         reasons=dict(counts.reasons.most_common()),

@@ -13,8 +13,10 @@ from moe.data.column_names import label_name, missing_label_note
 from moe.data.dedup import NearDuplicateIndex, is_chinese
 from moe.data.formats.readers import ORIGIN_COLUMN, describe_format, read_column_names, read_task_records
 from moe.data.schema import ORIGINAL, DataSettings, Duplicate, Record, Reject, Row, TaskSettings
+from moe.data.task_reports import EMPTY_ANSWER, NO_ANSWER
 from moe.data.text_checks import contains_target, is_blank
 from moe.data.validation import passes_filter, validate_records
+from moe.kinds.registry import task_kind
 
 _NEAR = 0.85
 _NEAR_ROWS = 50_000
@@ -254,7 +256,7 @@ def _count_all(path: Path, task: TaskSettings, counts: _Counts, columns: ColumnP
     """Yield the valid rows of a file, and count everything on the way."""
     read = read_task_records(path, task, {ORIGIN_COLUMN})
     accepted = (record for record in read if passes_filter(record, task))
-    for result in validate_records(_count_records(accepted, counts), task, (columns.observe,)):
+    for result in validate_records(_count_records(accepted, task, counts), task, (columns.observe,)):
         if isinstance(result, Row):
             _count_row(result, task, counts)
             yield result
@@ -274,12 +276,17 @@ def _count_batches(
         yield from batch
 
 
-def _count_records(records: Iterable[Record], counts: _Counts) -> Iterator[Record]:
+def _labels_in_file(value: object, task: TaskSettings) -> list[str]:
+    """The labels in a cell as the file names them; `(none)` for a cell without any."""
+    names = [] if is_blank(value) else [label_name(each) for each in task_kind(task.kind).cell_values(value)]
+    return names or [NO_ANSWER]
+
+
+def _count_records(records: Iterable[Record], task: TaskSettings, counts: _Counts) -> Iterator[Record]:
     for record in records:
-        value = record.values.get("label")
-        label = "(none)" if is_blank(value) else label_name(value)
-        if not record.error and (label in counts.labels or len(counts.labels) < _MAX_LABELS):
-            counts.labels[label] += 1
+        for label in _labels_in_file(record.values.get("label"), task):
+            if not record.error and (label in counts.labels or len(counts.labels) < _MAX_LABELS):
+                counts.labels[label] += 1
         origin = str(record.values.get(ORIGIN_COLUMN) or ORIGINAL)
         if not record.error and (origin in counts.origins or len(counts.origins) < _MAX_LABELS):
             counts.origins[origin] += 1
@@ -294,7 +301,8 @@ def _count_row(row: Row, task: TaskSettings, counts: _Counts) -> None:
     counts.characters[len(row.text)] += 1
     counts.chinese += is_chinese(row.text)
     if row.label is not None:
-        counts.classes[task.labels[row.label]] += 1
+        kind = task_kind(task.kind)
+        counts.classes.update([task.labels[i] for i in kind.decode(row.label)] or [EMPTY_ANSWER])
     if row.score is not None:
         counts.scores[min(_SCORE_BINS - 1, math.floor((row.score + 1) / 2 * _SCORE_BINS))] += 1
     if row.target is not None:

@@ -9,10 +9,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from experts.domain import CLASSES, Kind
 from moe.data.formats.text_format import TextFormat
 from moe.data.prompt_templates import QUESTION_COLUMNS, TEMPLATES
 from moe.data.splitting.settings import Split, SplitSettings
 from moe.data.splitting.times import TimeFormat
+from moe.kinds.registry import task_kind
 
 Origin = Literal["synonym", "paraphrase", "synthetic"]
 ORIGINAL = "original"
@@ -68,6 +70,11 @@ class TaskSettings(Settings):
 
     file: str | None = Field(None, description="path of the file or `datasets` folder, relative to the data folder")
     labels: tuple[str, ...] = Field((), description="label names in the order of the logits; empty for plain text")
+    kind: Kind = Field(
+        CLASSES,
+        description="`classes`: one label per row; `multi_label`: any number of labels, in one cell with `;` or `|` "
+        "between them or as a list, and an empty cell is a row without any of them",
+    )
     label_map: dict[str, str] = Field(
         {},
         description="the file's labels, in any language → `labels`; identical names need no entry; case-sensitive",
@@ -127,6 +134,18 @@ class TaskSettings(Settings):
             raise ValueError(f"labels: expected each label once, not {', '.join(self.labels)}")
         if unknown := sorted(set(self.label_map.values()) - set(self.labels)):
             raise ValueError(f"label_map: {', '.join(unknown)} not among labels ({', '.join(self.labels)})")
+        return self
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if self.kind == CLASSES:
+            return self
+        if problem := task_kind(self.kind).check_labels(self.labels):
+            raise ValueError(f"kind: {problem}")
+        if self.ask is not None:
+            raise ValueError(f"kind: a question to a language model (`ask`) has the kind classes, not {self.kind}")
+        if self.score_cuts is not None:
+            raise ValueError(f"kind: score_cuts makes classes of scores, not labels of the kind {self.kind}: remove it")
         return self
 
     @model_validator(mode="after")
@@ -262,7 +281,7 @@ class Row:
     Args:
         id: unique name.
         text: what the model reads.
-        label: index into the task's labels, or None.
+        label: code of its answer, see `moe.kinds.base.TaskKind`: of one label its index; None without an answer.
         score: polarity in [-1, 1], or None.
         lang: language code, or None.
         split: the file's own split of the row, or None.

@@ -1,18 +1,22 @@
 """Reports of prepared tasks on disk: how many rows each split has, and how many were removed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from experts.atomic_io import read_json, sha256_of
+from experts.domain import CLASSES, Kind
 from experts.errors import Fault
 from experts.json_io import OMIT_NONE
 from moe.data.splitting.settings import Split
+from moe.kinds.registry import task_kind
 
 PREPARED, ACROSS_TASKS = "prepared.json", "across_tasks.json"
 """Report of a task, in its folder; and reports of all tasks without rows that another task holds out."""
+NO_ANSWER, EMPTY_ANSWER = "(none)", "(no label)"
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,23 @@ class SplitSize:
 
     Args:
         rows: their number.
-        labels: number of rows by label; `(none)` counts those without one.
+        labels: number of rows by label; `(none)` counts those without an answer, and `(no label)` those of a
+            multi-label task whose answer is the empty set.
     """
 
     rows: int
     labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def count_answers(codes: np.ndarray, labels: Sequence[str], kind: Kind) -> dict[str, int]:
+    """Return the numbers of rows by label, as a report states them, from the codes of their answers (N,)."""
+    counts = {}
+    if unanswered := int((codes < 0).sum()):
+        counts[NO_ANSWER] = unanswered
+    counts |= dict(zip(labels, task_kind(kind).label_counts(codes, len(labels)).tolist(), strict=True))
+    if kind != CLASSES and (empty := int((codes == 0).sum())):
+        counts[EMPTY_ANSWER] = empty
+    return counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +70,7 @@ class TaskReport:
         sha256: of the file.
         domain: domain of all rows.
         task: name of the task.
+        kind: its kind; None for `classes`.
         rows: valid rows of the file.
         rejected: rejected rows.
         reasons: number of rejected rows by reason.
@@ -76,6 +93,7 @@ class TaskReport:
     sha256: str = ""
     domain: str = ""
     task: str = ""
+    kind: Kind | None = field(default=None, metadata=OMIT_NONE)
     rows: int = 0
     rejected: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)

@@ -25,7 +25,8 @@ from moe.data.splitting.splits import (
 )
 from moe.data.splitting.time_split import split_by_time, time_windows
 from moe.data.splitting.times import from_microseconds
-from moe.data.task_reports import SplitSize
+from moe.data.task_reports import SplitSize, count_answers
+from moe.kinds.registry import task_kind
 
 _BATCH = 1024
 _MIN_LABEL_ROWS = 3
@@ -45,7 +46,8 @@ def split_task(
     rows: Dataset, counts: IngestCounts, task: TaskSettings, data: DataSettings, path: Path
 ) -> tuple[SplitRows, RemovedRows]:
     """Split the rows, remove near duplicates across splits, and cap the splits; also return the number removed."""
-    labels, own = np.array(counts.labels, dtype=np.int64), np.array(counts.splits, dtype=np.int64)
+    codes, own = np.array(counts.labels, dtype=np.int64), np.array(counts.splits, dtype=np.int64)
+    labels = task_kind(task.kind).strata(codes, len(task.labels))  # (N,), what rows are stratified by
     sides, apart = _split_sides(rows, counts, labels, own, task)
     if apart:
         _check_remaining(_rows_in_file(own, task), sides, labels, task, path)
@@ -113,7 +115,7 @@ def _check_remaining(
             )
     remaining = set(labels[after["train"]].tolist())
     for code, count in Counter(labels[before["train"]].tolist()).items():
-        if code >= 0 and code not in remaining and count >= _MIN_LABEL_ROWS:
+        if 0 <= code < len(task.labels) and code not in remaining and count >= _MIN_LABEL_ROWS:
             raise Fault(
                 f"training rows of label {task.labels[code]} in {path} that no other split repeats",
                 f"none: all {count} are near duplicates of held-out rows",
@@ -140,12 +142,8 @@ def periods_of(splits: SplitRows, counts: IngestCounts) -> dict[Split, tuple[str
 
 def split_sizes(splits: SplitRows, counts: IngestCounts, task: TaskSettings) -> dict[Split, SplitSize]:
     """Number of rows of each split, and of each of its labels."""
-    labels = np.array(counts.labels, dtype=np.int64)
-    names = {-1: "(none)"} | dict(enumerate(task.labels))
-    sizes: dict[Split, SplitSize] = {}
-    for split, rows in splits.items():
-        by_label = Counter(labels[rows].tolist())
-        sizes[split] = SplitSize(
-            len(rows), {name: by_label[code] for code, name in names.items() if code >= 0 or by_label[code]}
-        )
-    return sizes
+    codes = np.array(counts.labels, dtype=np.int64)
+    return {
+        split: SplitSize(len(rows), count_answers(codes[rows], task.labels, task.kind))
+        for split, rows in splits.items()
+    }

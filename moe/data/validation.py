@@ -11,12 +11,13 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from moe.data.column_names import find_column, find_label, find_split, fold
+from moe.data.column_names import find_column, find_label, find_split, fold, label_name
 from moe.data.prompt_templates import TemplateMismatch, find_template
 from moe.data.schema import Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.splitting.settings import Split
 from moe.data.splitting.times import microseconds
 from moe.data.text_checks import is_blank, target_problem, text_problem
+from moe.kinds.registry import task_kind
 
 UNKNOWN_LABEL = "unknown label"
 UNKNOWN_SPLIT = "unknown split"
@@ -182,12 +183,23 @@ def _parse_score(value: Any) -> float | None:
 
 
 def _parse_label(value: object, task: TaskSettings) -> int | None:
-    if not task.labels or is_blank(value):
+    kind = task_kind(task.kind)
+    if not task.labels or (is_blank(value) and not kind.blank_is_answer):
         return None
-    known = find_task_label(value, task)
-    if known is None:
-        raise _InvalidRecord(UNKNOWN_LABEL, value)
-    return task.labels.index(known)
+    indices = []
+    for each in kind.cell_values(value):
+        known = find_task_label(each, task)
+        if known is None:
+            raise _InvalidRecord(UNKNOWN_LABEL, each)
+        indices.append(task.labels.index(known))
+    return kind.encode(indices)
+
+
+def label_names(value: object, task: TaskSettings) -> list[str]:
+    """Return the names of the labels in a cell: those of the task, and unknown ones as the file holds them."""
+    if is_blank(value):
+        return []
+    return [find_task_label(each, task) or label_name(each) for each in task_kind(task.kind).cell_values(value)]
 
 
 def find_task_label(value: object, task: TaskSettings) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experts.atomic_io import MANIFEST
+from experts.domain import CLASSES
 from experts.reading import sha256_of
 from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
@@ -64,7 +65,11 @@ class OwnTeacher(Teacher):
     def _choose_task(self, request: TaskRequest) -> tuple[str, np.ndarray]:
         """The task that answers, and its label matrix (L, K): by name, then by equal labels, then by domain."""
         spec, trained = self._predictor.spec, {domain.name for domain in self._predictor.spec.trained_domains}
-        tasks = {name: task for name, task in spec.tasks.items() if task.domain in trained and not task.target}
+        tasks = {
+            name: task
+            for name, task in spec.tasks.items()
+            if task.domain in trained and not task.target and task.kind == CLASSES
+        }
         matrices = {name: label_matrix(task.labels, request.labels, self._mapping) for name, task in tasks.items()}
         candidates = [name for name, matrix in matrices.items() if covers(matrix)]
         if not candidates:

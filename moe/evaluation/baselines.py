@@ -6,8 +6,8 @@ a text the same label.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,9 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
 from experts.domain import Labels, LabelSpace
 from moe.evaluation.results import ModelResult, TaskResult, label_result, score_metrics
-from moe.evaluation.rows import LabelledRow
+from moe.evaluation.rows import LabelledRow, true_label
+from moe.kinds.base import TaskKind
+from moe.kinds.registry import task_kind
 from moe.results.metrics import LabelMetrics
 
 TOKEN_PATTERN = r"(?u)[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
@@ -74,12 +76,40 @@ class _Rows:
         return cls([row.get("id", "") for row, _ in chosen], texts, [value for _, value in chosen])
 
 
+_YES, _NO = "yes", "no"
 Fit = Callable[[_Rows, _Rows], Pipeline]
 """Fits a baseline to training rows; validation rows, if there are any, choose its regularization."""
 
 
 def _fit_majority(train: _Rows, held_out: _Rows) -> Pipeline:
     return make_pipeline(DummyClassifier(strategy="most_frequent")).fit(train.texts, train.values)
+
+
+class _SetModel:
+    """A model of label sets: one binary model per label, whose predictions are joined.
+
+    Args:
+        models: by label, in the order of the task; each predicts `yes` or `no`.
+        kind: of the task.
+    """
+
+    def __init__(self, models: Mapping[str, Pipeline], kind: TaskKind) -> None:
+        self.models, self.kind = models, kind
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """Predict the labels of texts, as one string each (N,)."""
+        has = np.stack([model.predict(texts) == _YES for model in self.models.values()], 1)  # (N, K)
+        labels = list(self.models)
+        return np.array([self.kind.join([labels[i] for i in np.flatnonzero(row)]) for row in has], dtype=object)
+
+
+def _fit_sets(fit: "Fit", kind: TaskKind, labels: Labels, train: _Rows, held_out: _Rows) -> _SetModel:
+    """Fit a baseline to each label of a task whose rows have sets of labels (binary relevance)."""
+
+    def has(rows: _Rows, label: str) -> _Rows:
+        return replace(rows, values=[_YES if label in kind.split(value) else _NO for value in rows.values])
+
+    return _SetModel({label: fit(has(train, label), has(held_out, label)) for label in labels}, kind)
 
 
 def _fit_mean(train: _Rows, held_out: _Rows) -> Pipeline:
@@ -157,11 +187,13 @@ def baseline_results(
         windows = name != TEXT_BASELINE and task in space.target_tasks
         parts = [[row for row in rows if row["task"] == task] for rows in splits]
         scores = _predict(fit_scores, [_Rows.of(part, windows, _score_of) for part in parts])
-        named = _predict(fit_labels, [_Rows.of(part, windows, partial(_label_of, labels)) for part in parts])
+        kind = task_kind(space.kind(task))
+        fit = partial(_fit_sets, fit_labels, kind, labels) if kind.is_set else fit_labels
+        named = _predict(fit, [_Rows.of(part, windows, partial(true_label, space=space)) for part in parts])
         metrics = None if scores is None else score_metrics(scores[0].values, np.clip(scores[1], -1.0, 1.0).tolist())
         if named is not None:
             predicted = [str(label) for label in named[1]]
-            results[task] = label_result(named[0].ids, named[0].values, predicted, labels, metrics)
+            results[task] = label_result(named[0].ids, named[0].values, predicted, labels, metrics, kind.name)
         elif metrics is not None:
             results[task] = TaskResult(scores=metrics)
     return results
@@ -179,14 +211,15 @@ def baseline_reports(
     return {task: result.metrics for task, result in results.items() if result.metrics is not None}
 
 
-def _predict(fit: Fit, splits: Sequence[_Rows]) -> tuple[_Rows, np.ndarray] | None:
+def _predict(
+    fit: Callable[[_Rows, _Rows], "Pipeline | _SetModel"], splits: Sequence[_Rows]
+) -> tuple[_Rows, np.ndarray] | None:
     """The test rows and a baseline's predictions of them (N,); None without rows to train on or to predict."""
     train, held_out, test = splits
-    return (test, fit(train, held_out).predict(test.texts)) if train.texts and test.texts else None
-
-
-def _label_of(labels: Labels, row: LabelledRow) -> str | None:
-    return labels[row["label"]] if row["label"] >= 0 else None
+    if not train.texts or not test.texts:
+        return None
+    predicted: np.ndarray = fit(train, held_out).predict(test.texts)
+    return test, predicted
 
 
 def _score_of(row: LabelledRow) -> float | None:

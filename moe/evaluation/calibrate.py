@@ -1,18 +1,21 @@
 """Calibration of a model: a temperature per task, abstention thresholds and label sets, fitted on validation rows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset
 from rich.console import Group, RenderableType
 from rich.text import Text
+from sklearn.metrics import f1_score
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.console import Table
 from moe.evaluation.conformal import check_set_level, label_set_report, with_label_sets
 from moe.evaluation.evaluate import evaluate_rows, logits_by_task
-from moe.evaluation.metrics import calibration_metrics
+from moe.evaluation.label_thresholds import choose_thresholds
+from moe.evaluation.metrics import calibration_metrics, pair_calibration_metrics
 from moe.evaluation.temperature import TaskLogits, choose_temperature
 from moe.evaluation.test_sets import load_run_rows
 from moe.evaluation.thresholds import DEFAULT_LEVEL, check_level, retained_rows, risk_coverage_curve
@@ -79,6 +82,8 @@ def calibrate(
     calibrations = {task: fit_calibration(logits, level) for task, logits in validation.items()}
     if conformal is not None:
         calibrations = with_label_sets(calibrations, validation, conformal)
+    test = {task: with_limits(logits, validation[task]) for task, logits in test.items() if task in validation}
+    validation = {task: with_limits(logits, logits) for task, logits in validation.items()}
     report = calibration_report(folder, calibrations, validation, test)
     calibrated = {task: test[task].cooled(its.temperature) for task, its in calibrations.items() if task in test}
     if sets_report := label_set_report(calibrations, calibrated, model.labels.domain_by_task):
@@ -99,7 +104,7 @@ def collect_logits(predictor: TorchPredictor, rows: Dataset, title: str, quiet: 
 
 
 def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalibration:
-    """Fit the temperature and the risk–coverage curve of a task.
+    """Fit the temperature, the risk–coverage curve and, of a multi-label task, the thresholds of the labels of a task.
 
     With fewer than `MIN_ROWS` rows the temperature is 1 and the curve is empty.
 
@@ -107,8 +112,28 @@ def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalib
         level: confidence level of the curve's lower bounds.
     """
     temperature, remark = choose_temperature(task)
+    task = with_limits(task, task)
     curve = risk_coverage_curve(task.confidence(temperature), task.correct, level)
-    return TaskCalibration(temperature=temperature, rows=len(task.true), remark=remark, level=level, curve=curve)
+    thresholds = task.thresholds(temperature)
+    return TaskCalibration(
+        temperature=temperature,
+        rows=len(task.true),
+        remark=remark,
+        level=level,
+        curve=curve,
+        label_thresholds=None if thresholds is None else dict(zip(task.labels, thresholds.tolist(), strict=True)),
+    )
+
+
+def with_limits(task: TaskLogits, validation: TaskLogits) -> TaskLogits:
+    """A multi-label task with the limits that validation rows give; any other task as it is.
+
+    Thresholds on probabilities at temperature 1 become limits on logits, so that no temperature changes a decision.
+    """
+    if not task.own_kind.is_set:
+        return task
+    thresholds = choose_thresholds(validation.probabilities(1.0), validation.truth)  # (K,)
+    return replace(task, limits=task.own_kind.logits(thresholds))
 
 
 def calibration_report(
@@ -126,6 +151,8 @@ def calibration_report(
                 for accuracy in TARGET_ACCURACIES
             },
         )
+        if calibration.label_thresholds is not None:
+            report = report.model_copy(update={"label_thresholds": calibration.label_thresholds})
         if task in test:
             report = report.model_copy(update={"test": _metrics(test[task], calibration.temperature)})
         tasks[task] = report
@@ -134,8 +161,20 @@ def calibration_report(
 
 
 def _metrics(task: TaskLogits, temperature: float) -> SplitCalibration:
-    before, after = (calibration_metrics(task.probabilities(t), task.true) for t in (1.0, temperature))
-    return SplitCalibration(rows=len(task.true), accuracy=float(task.correct.mean()), before=before, after=after)
+    metrics = pair_calibration_metrics if task.own_kind.is_set else calibration_metrics
+    truth = task.truth if task.own_kind.is_set else task.true
+    before, after = (metrics(task.probabilities(t), truth) for t in (1.0, temperature))
+    report = SplitCalibration(rows=len(task.true), accuracy=float(task.correct.mean()), before=before, after=after)
+    if not task.own_kind.is_set:
+        return report
+    sides = {"macro_f1": task, "macro_f1_default": replace(task, limits=None)}
+    return report.model_copy(update={name: _macro_f1(side) for name, side in sides.items()})
+
+
+def _macro_f1(task: TaskLogits) -> float:
+    """Mean F1 of the labels of a multi-label task."""
+    predicted = task.own_kind.chosen(task.probabilities(1.0), task.thresholds(1.0))  # (N, K)
+    return float(f1_score(task.truth, predicted, average="macro", zero_division=0))
 
 
 def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLogits | None) -> OperatingPoint:
@@ -163,7 +202,7 @@ def _operating_point(calibration: TaskCalibration, accuracy: float, test: TaskLo
 def _before_and_after(tasks: LogitsByTask, calibrations: Mapping[str, TaskCalibration]) -> dict[str, CalibrationSeries]:
     return {
         task: {
-            name: (logits.confidence(t), logits.correct)
+            name: logits.reliability(t)
             for name, t in (
                 ("T = 1", 1.0),
                 (f"T = {calibrations[task].temperature:.2f}", calibrations[task].temperature),
@@ -190,8 +229,20 @@ def _by_split(
 def calibration_view(report: CalibrationReport) -> RenderableType:
     """Terminal output of `moe calibrate`."""
     remarks = [Text(f"{task}: {its.remark}") for task, its in report.tasks.items() if its.remark]
+    thresholds = [_describe_thresholds(task, its) for task, its in report.tasks.items() if its.label_thresholds]
     sets = [label_set_view(report.label_sets)] if report.label_sets is not None else []
-    return Group(_metrics_table(report), *remarks, _abstention_table(report), *sets)
+    return Group(_metrics_table(report), *remarks, *thresholds, _abstention_table(report), *sets)
+
+
+def _describe_thresholds(task: str, report: TaskCalibrationReport) -> Text:
+    """The thresholds of a multi-label task, with the macro-F1 at 0.5 and at these thresholds."""
+    gains = ", ".join(
+        f"{name} {split.macro_f1_default:.3f} → {split.macro_f1:.3f}"
+        for name, split in report.splits().items()
+        if split.macro_f1 is not None and split.macro_f1_default is not None
+    )
+    limits = ", ".join(f"{label} {value:.3f}" for label, value in (report.label_thresholds or {}).items())
+    return Text(f"{task}: a label is predicted from the probability {limits}; macro-F1 at 0.5 → at these: {gains}")
 
 
 def _metrics_table(report: CalibrationReport) -> Table:

@@ -16,8 +16,9 @@ from experts.expert_io import read_expert_card
 from moe.bootstrap import Interval, TaskPredictions, bootstrap_differences, bootstrap_intervals, mcnemar
 from moe.checkpoints.mixture import read_card
 from moe.console import Table
-from moe.evaluation.evaluate import PredictedRow, evaluate_rows, predictions_by_task
+from moe.evaluation.evaluate import evaluate_rows, predictions_by_task
 from moe.evaluation.metrics import SCORE_METRICS, score_differences
+from moe.evaluation.rows import PredictedRow
 from moe.evaluation.test_sets import load_evaluation_rows
 from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor

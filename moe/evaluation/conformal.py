@@ -25,12 +25,12 @@ def fit_label_sets(task: TaskLogits, level: float) -> LabelSets | None:
         level: least share of texts like these rows whose set holds the true label.
 
     Returns:
-        the sets; None with fewer than `rows_for_sets(level)` rows.
+        the sets; None with fewer than `rows_for_sets(level)` rows, or if rows have any number of labels.
 
     Raises:
         Fault: if MAPIE is not installed.
     """
-    if len(task.true) < rows_for_sets(level):
+    if task.own_kind.is_set or len(task.true) < rows_for_sets(level):
         return None
     lac = require("mapie.conformity_scores", "conformal").LACConformityScore()
     scores = lac.get_conformity_scores(task.true, task.probabilities(1.0), y_enc=task.true)  # (N, 1)
@@ -48,11 +48,14 @@ def with_label_sets(
         level: see `fit_label_sets`.
 
     Raises:
-        Fault: if no task has enough rows, or MAPIE is not installed.
+        Fault: if no task has one label per row and enough rows, or MAPIE is not installed.
     """
     sets = {task: fit_label_sets(validation[task].cooled(its.temperature), level) for task, its in calibrations.items()}
     if not any(sets.values()):
-        most = max(calibrations, key=lambda task: len(validation[task].true))
+        single = [task for task in calibrations if not validation[task].own_kind.is_set]
+        if not single:
+            raise Fault("a task with one label per row for --conformal", "only multi-label tasks", "omit --conformal")
+        most = max(single, key=lambda task: len(validation[task].true))
         raise Fault(
             f"at least {rows_for_sets(level):,} labelled validation rows of a task for --conformal {level:g}",
             f"at most {len(validation[most].true):,}, of {most}",
@@ -101,7 +104,11 @@ def label_set_report(
         domain: _pool([measured[task] for task in measured if domain_by_task[task] == domain])
         for domain in dict.fromkeys(domain_by_task[task] for task in measured)
     }
-    too_few = {task: its.rows for task, its in calibrations.items() if its.label_sets is None}
+    too_few = {
+        task: its.rows
+        for task, its in calibrations.items()
+        if its.label_sets is None and not (task in rows and rows[task].own_kind.is_set)
+    }
     return LabelSetReport(
         level=level, rows_needed=rows_for_sets(level), tasks=tasks, domains=domains, too_few_rows=too_few
     )

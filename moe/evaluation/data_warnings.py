@@ -105,7 +105,9 @@ def file_warnings(path: Path, task: TaskSettings | None = None, name: str | None
         if line := removed_overlap_warning(prepared.report):
             lines.append(line)
         targets = (name,) if task.has_target else ()
-        space = LabelSpace.from_domains([Domain("file", {name: task.labels}, target_tasks=targets)])
+        space = LabelSpace.from_domains(
+            [Domain("file", {name: task.labels}, target_tasks=targets, kinds={name: task.kind})]
+        )
         level = split_levels(prepared.splits["train"], prepared.splits["validation"], space, name)
         return lines + chance_warnings({name: level} if level else {})
 

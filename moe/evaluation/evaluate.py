@@ -1,30 +1,29 @@
 """Evaluation of a mixture per task and domain: routed, as without labels, and with each row's true task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
 
-from experts.atomic_io import write_json
 from experts.domain import LabelSpace
-from experts.errors import Fault
 from moe.bootstrap import TaskPredictions
 from moe.console import info, progress_bar
-from moe.data.formats.writers import open_writer
 from moe.evaluation.conformal import label_set_report
+from moe.evaluation.evaluation_files import write_evaluation, write_per_expert
+from moe.evaluation.label_thresholds import choose_thresholds
 from moe.evaluation.metrics import classification, label_metrics, metric_intervals
 from moe.evaluation.results import score_metrics
-from moe.evaluation.rows import LabelledRow, iter_chunks, true_label
+from moe.evaluation.rows import LabelledRow, PredictedRow, iter_chunks, true_label
 from moe.evaluation.temperature import TaskLogits
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.load_mixture import load_mixture
-from moe.inference.per_expert import per_expert_columns
-from moe.inference.predictor import Prediction, Routing, Scores
+from moe.inference.predictor import Routing, Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.kinds.registry import task_kind
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.results.evaluation import EvaluationReport, RoutingReport
@@ -37,23 +36,6 @@ from router.routing_stats import Usage
 
 ONLY_LABEL = "_only_label"
 """End of the name of a validation metric: the index of the label that is predicted for all rows of a task."""
-
-
-@dataclass(frozen=True)
-class PredictedRow:
-    """A labelled row and its predictions.
-
-    Args:
-        row: as prepared.
-        true: name of the row's label; None if it has none.
-        masked: prediction for the row's own task, that is with the logits masked to its labels.
-        routed: prediction for the task of the most probable domain, as for a text of unknown domain.
-    """
-
-    row: LabelledRow
-    true: str | None
-    masked: Prediction
-    routed: Prediction
 
 
 def evaluate_rows(
@@ -96,6 +78,9 @@ def validate(model: Mixture, rows: Dataset, template: str, max_length: int) -> d
 def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dict[str, float]:
     """Validation metrics of a model's predictions.
 
+    The labels of a multi-label task are decided by thresholds that are fitted to the same rows: before a model is
+    calibrated, its probabilities order the texts of a rare label, but seldom reach 0.5.
+
     Returns:
         `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, for a task whose rows all
         get the same label its index as `TASK_only_label`, and for a model with a router the domain accuracy as
@@ -103,11 +88,14 @@ def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dic
     """
     metrics: dict[str, float] = {}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
-        labelled = [row for row in task_rows if row.true is not None]
+        labelled, kind = [row for row in task_rows if row.true is not None], model.labels.kind(task)
+        if task_kind(kind).is_set and labelled:
+            labelled = _with_thresholds(labelled)
         if labelled:
-            report = classification(_true_labels(labelled), _predicted_labels(labelled), model.labels.tasks[task])
+            true, predicted_labels = _true_labels(labelled), _predicted_labels(labelled)
+            report = classification(true, predicted_labels, model.labels.tasks[task], kind)
             metrics |= {f"{task}_accuracy": report.accuracy, f"{task}_macro_f1": report.macro_f1}
-        if len(predicted := set(_predicted_labels(labelled))) == 1:
+        if not task_kind(kind).is_set and len(predicted := set(_predicted_labels(labelled))) == 1:
             metrics[f"{task}{ONLY_LABEL}"] = float(model.labels.tasks[task].index(predicted.pop()))
     for name in ("accuracy", "macro_f1"):
         values = [value for key, value in metrics.items() if key.endswith(f"_{name}")]
@@ -115,6 +103,16 @@ def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dic
     if model.active_expert is None and model.gate is not None:
         metrics["routing"] = routing_report(evaluated, model).accuracy
     return metrics
+
+
+def _with_thresholds(rows: Sequence[PredictedRow]) -> list[PredictedRow]:
+    """Rows of a multi-label task, decided by thresholds that are fitted to them."""
+    labels = rows[0].masked.labels
+    probabilities = np.stack([row.masked.probabilities for row in rows])  # (N, K)
+    sets = [set(task_kind(row.masked.kind).split(str(row.true))) for row in rows]
+    truth = np.array([[label in own for label in labels] for own in sets])  # (N, K)
+    thresholds = choose_thresholds(probabilities, truth)  # (K,)
+    return [replace(row, masked=replace(row.masked, thresholds=thresholds)) for row in rows]
 
 
 def evaluate(
@@ -229,7 +227,9 @@ def logits_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str,
 def predictions_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, TaskPredictions]:
     """Labelled rows by task, as `moe.bootstrap` takes them."""
     return {
-        task: TaskPredictions.from_labels(_true_labels(own), _predicted_labels(own), space.tasks[task])
+        task: TaskPredictions.from_labels(
+            _true_labels(own), _predicted_labels(own), space.tasks[task], space.kind(task)
+        )
         for task, own in group_by_task(rows, space).items()
     }
 
@@ -246,9 +246,22 @@ def _task_metrics(
     groups: Mapping[str, Sequence[PredictedRow]], space: LabelSpace, routed: bool
 ) -> dict[str, LabelMetrics]:
     return {
-        task: label_metrics(_true_labels(rows), _predicted_labels(rows, routed), space.tasks[task])
+        task: label_metrics(
+            _true_labels(rows),
+            _predicted_labels(rows, routed),
+            space.tasks[task],
+            space.kind(task),
+            None if routed else ranked_probabilities(rows),
+        )
         for task, rows in groups.items()
     }
+
+
+def ranked_probabilities(rows: Sequence[PredictedRow]) -> np.ndarray | None:
+    """Probabilities of the labels (N, K) of rows of a multi-label task, for ranking metrics; None for other tasks."""
+    if not task_kind(rows[0].masked.kind).is_set:
+        return None
+    return np.stack([row.masked.probabilities for row in rows])  # (N, K)
 
 
 def task_scores(rows: Sequence[PredictedRow]) -> ScoreMetrics | None:
@@ -292,57 +305,3 @@ def routing_report(rows: Sequence[PredictedRow], model: Mixture) -> RoutingRepor
         table=usage.by_domain(),
         collapsed=list(usage.collapsed_experts()),
     )
-
-
-def write_evaluation(folder: Path, report: EvaluationReport, rows: Sequence[PredictedRow]) -> None:
-    """Write `metrics.json`, and the correct and incorrect rows as `right.csv` and `wrong.csv`.
-
-    Raises:
-        Fault: if the folder cannot be written.
-    """
-    write_json(folder / layout.METRICS, report)
-    (folder / layout.PER_EXPERT).unlink(missing_ok=True)  # it belongs to an earlier evaluation
-    for name, correct in (("right.csv", True), ("wrong.csv", False)):
-        with open_writer(folder / name) as writer:
-            for row in rows:
-                if row.true is not None and (row.masked.label == row.true) is correct:
-                    writer.write(_csv_columns(row))
-
-
-def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[PredictedRow]) -> None:
-    """Write the labelled rows as `alone.csv`, with the label and confidence of each expert on its own.
-
-    Raises:
-        Fault: if the model has a single expert, or the folder cannot be written.
-    """
-    if predictor.mode.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
-        raise Fault("a mixture of several experts for --per-expert", "one expert", "remove --per-expert")
-    labelled = [row for row in rows if row.true is not None]
-    texts, tasks = [row.row["text"] for row in labelled], [row.row["task"] for row in labelled]
-    targets = [row.row["target"] for row in labelled]
-    with open_writer(folder / layout.PER_EXPERT) as writer:
-        per_expert = per_expert_columns(predictor, texts, tasks, targets, quiet=False)
-        for row, columns in zip(labelled, per_expert, strict=True):
-            writer.write(_csv_columns(row) | dict(columns))
-
-
-def _csv_columns(row: PredictedRow) -> dict[str, object]:
-    return {
-        "id": row.row["id"],
-        "domain": row.row["domain"],
-        "task": row.row["task"],
-        "text": row.row["text"],
-        **({"target": row.row["target"]} if row.row["target"] is not None else {}),
-        "label": row.true,
-        "predicted": row.masked.label,
-        "predicted_routed": row.routed.label,
-        "confidence": round(row.masked.confidence, 6),
-        "score": _rounded(row.row["score"]),
-        "polarity": _rounded(row.masked.polarity),
-        "routing_entropy": round(row.masked.entropy, 6),
-    }
-
-
-def _rounded(score: float | None) -> float | None:
-    """A score as it was written, without the digits that single precision adds."""
-    return None if score is None else round(score, 6)

@@ -17,6 +17,7 @@ from moe import distributed
 from moe.bootstrap import wilson_interval
 from moe.data.splitting.splits import stratified_draw
 from moe.evaluation.baselines import baseline_reports
+from moe.kinds.registry import task_kind
 from moe.results.evaluation import Levels, MajorityLevel, TaskLevels, TfidfLevel
 from moe.runs.layout import LEVELS
 from moe.runs.workspace import Workspace
@@ -90,13 +91,15 @@ def chance_warnings(levels: Levels) -> list[str]:
 
 
 def split_levels(train: Dataset, validation: Dataset, space: LabelSpace, task: str) -> TaskLevels | None:
-    """Compute the levels of one task; None if a split has no labelled row of it.
+    """Compute the levels of one task; None if a split has no labelled row of it, or its rows have sets of labels.
 
     Args:
         train: training rows of the task.
         validation: validation rows of the task.
         space: labels of the task, and whether it has a target.
     """
+    if task_kind(space.kind(task)).is_set:
+        return None
     labels, held_out = (np.asarray(rows["label"], dtype=np.int64) for rows in (train, validation))  # (N,) and (M,)
     if not (labels >= 0).any() or not (held_out >= 0).any():
         return None
@@ -110,6 +113,7 @@ def split_levels(train: Dataset, validation: Dataset, space: LabelSpace, task: s
         except ValueError:  # no text has a word, so TF-IDF has no vocabulary
             tfidf = majority
     names, counts = space.tasks[task], np.bincount(labels[labels >= 0])
+    assert tfidf.confusion is not None
     assert tfidf.accuracy_interval is not None
     assert tfidf.macro_f1_interval is not None
     return TaskLevels(

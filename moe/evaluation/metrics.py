@@ -6,70 +6,55 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    log_loss,
-    precision_recall_fscore_support,
-    r2_score,
-)
+from sklearn.metrics import log_loss, r2_score
 
+from experts.domain import CLASSES, Kind
 from moe.bootstrap import BINS, LEVEL, TaskPredictions, bootstrap_intervals, confidence_bin
+from moe.kinds.registry import task_kind
 from moe.results.base import Bounds
 from moe.results.calibration import CalibrationMetrics
-from moe.results.metrics import ClassMetrics, Confusion, LabelMetrics, ScoreMetrics
+from moe.results.metrics import LabelMetrics, ScoreMetrics
 
-OTHER_LABEL = "(other)"
 SCORE_DRAWS, SCORE_BLOCK = 1_000, 2_000_000
 """Resamples for an interval of a score metric, and the most scores that are drawn at once."""
 SCORE_METRICS = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "Spearman", "cosine": "cosine"}
 """Metrics of polarity scores in the order of tables, with their titles."""
 
 
-def classification(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> LabelMetrics:
-    """Metrics of labels, without intervals.
+def classification(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    labels: Sequence[str],
+    kind: Kind = CLASSES,
+    probabilities: np.ndarray | None = None,
+) -> LabelMetrics:
+    """Metrics of answers, without intervals.
 
     Args:
-        true: label names (N,), N ≥ 1.
-        predicted: label names (N,); a name outside `labels` is an error.
+        true: label names (N,), N ≥ 1; of a multi-label task all labels of a row with `;` between them.
+        predicted: the same of predictions (N,); a name outside `labels` is an error.
         labels: the task's labels, in order.
+        kind: kind of the task.
+        probabilities: of the labels (N, K), for the ranking metric of a multi-label task.
     """
-    names = list(labels)
-    per_class = precision_recall_fscore_support(true, predicted, labels=names, zero_division=0)
-    macro, weighted = _averages(per_class, None), _averages(per_class, per_class[3])  # weighted by support
-    known = [name if name in names else OTHER_LABEL for name in predicted]
-    matrix = confusion_matrix(true, known, labels=[*names, OTHER_LABEL])[: len(names)]
-    return LabelMetrics(
-        rows=len(true),
-        accuracy=float(accuracy_score(true, predicted)),
-        macro_precision=macro[0],
-        macro_recall=macro[1],
-        macro_f1=macro[2],
-        weighted_precision=weighted[0],
-        weighted_recall=weighted[1],
-        weighted_f1=weighted[2],
-        per_class={
-            name: ClassMetrics(precision=precision, recall=recall, f1=f1, support=support)
-            for name, precision, recall, f1, support in zip(names, *per_class, strict=True)
-        },
-        confusion=Confusion(labels=names, rows=matrix.tolist()),
-    )
+    return task_kind(kind).metrics(true, predicted, labels, probabilities)
 
 
-def label_metrics(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> LabelMetrics:
+def label_metrics(
+    true: Sequence[str],
+    predicted: Sequence[str],
+    labels: Sequence[str],
+    kind: Kind = CLASSES,
+    probabilities: np.ndarray | None = None,
+) -> LabelMetrics:
     """`classification` with intervals."""
-    intervals = metric_intervals([TaskPredictions.from_labels(true, predicted, labels)])
-    return classification(true, predicted, labels).model_copy(update=intervals)
+    intervals = metric_intervals([TaskPredictions.from_labels(true, predicted, labels, kind)])
+    return classification(true, predicted, labels, kind, probabilities).model_copy(update=intervals)
 
 
 def metric_intervals(tasks: Sequence[TaskPredictions]) -> dict[str, Bounds]:
     """Intervals of `bootstrap_intervals` by the names of their fields, `accuracy_interval` and so on."""
     return {f"{name}_interval": (its.low, its.high) for name, its in bootstrap_intervals(tasks).items()}
-
-
-def _averages(per_class: Sequence[np.ndarray], weights: np.ndarray | None) -> list[float]:
-    """Means over labels of precision, recall and F1."""
-    return [float(np.average(values, weights=weights)) for values in per_class[:3]]
 
 
 def regression(true: np.ndarray, predicted: np.ndarray) -> ScoreMetrics:
@@ -199,6 +184,23 @@ def calibration_metrics(probabilities: np.ndarray, true: np.ndarray) -> Calibrat
         ece_adaptive=calibration_error(confidence, correct, ranks * BINS // len(true)),
         brier=float(np.square(probabilities - one_hot).sum(1).mean()),
         log_loss=float(log_loss(true, probabilities, labels=np.arange(probabilities.shape[1]))),
+    )
+
+
+def pair_calibration_metrics(probabilities: np.ndarray, truth: np.ndarray) -> CalibrationMetrics:
+    """Calibration metrics of a multi-label task, of all pairs of a row and a label as of one binary task.
+
+    Args:
+        probabilities: of labels (N, K), N ≥ 1.
+        truth: which labels each row has (N, K) bool.
+    """
+    p, true = probabilities.ravel(), truth.ravel()  # (N · K,) each
+    ranks = np.argsort(np.argsort(p, kind="stable"), kind="stable")  # (N · K,)
+    return CalibrationMetrics(
+        ece=calibration_error(p, true, confidence_bin(p)),
+        ece_adaptive=calibration_error(p, true, ranks * BINS // len(true)),
+        brier=float(np.square(p - true).mean()),
+        log_loss=float(log_loss(true, p, labels=[False, True])),
     )
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from moe.data.collator import Batch, Collate, model_inputs
 from moe.data.sampler import row_lengths
 from moe.inference.finite import NonFiniteScores
-from moe.inference.predictor import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
+from moe.inference.windows import batch_by_tokens
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode
 from moe.model.outputs import RouterOutput

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experts.domain import Labels
+from experts.domain import CLASSES, Kind, Labels
 from moe.bootstrap import TaskPredictions
 from moe.evaluation.metrics import SCORE_METRICS, label_metrics, metric_intervals, regression
 from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics, TaskFigures
@@ -47,11 +47,17 @@ ModelResult = dict[str, TaskResult]
 
 
 def label_result(
-    ids: Sequence[str], true: Sequence[str], predicted: Sequence[str], labels: Labels, scores: ScoreMetrics | None
+    ids: Sequence[str],
+    true: Sequence[str],
+    predicted: Sequence[str],
+    labels: Labels,
+    scores: ScoreMetrics | None,
+    kind: Kind = CLASSES,
+    probabilities: np.ndarray | None = None,
 ) -> TaskResult:
-    """Build the result of a task from label names (N,), N ≥ 1, and the metrics of its scores."""
-    predictions = TaskPredictions.from_labels(true, predicted, labels)
-    return TaskResult(tuple(ids), predictions, label_metrics(true, predicted, labels), scores)
+    """Build the result of a task from its answers (N,), N ≥ 1, and the metrics of its scores; see `classification`."""
+    predictions = TaskPredictions.from_labels(true, predicted, labels, kind)
+    return TaskResult(tuple(ids), predictions, label_metrics(true, predicted, labels, kind, probabilities), scores)
 
 
 def score_metrics(true: Sequence[float], predicted: Sequence[float]) -> ScoreMetrics | None:

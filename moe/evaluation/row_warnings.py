@@ -8,7 +8,7 @@ from datasets import Dataset
 from moe.data.schema import TaskSettings
 from moe.data.splitting.settings import SPLITS
 from moe.data.splitting.splits import text_digest
-from moe.data.task_reports import TaskReport
+from moe.data.task_reports import NO_ANSWER, TaskReport
 
 MIN_VALIDATION_ROWS, MIN_CLASS_ROWS = 100, 5
 _MAX_CLASSES = 4
@@ -30,7 +30,8 @@ def count_warnings(report: TaskReport, task: TaskSettings) -> list[str]:
     if not task.labels:
         return []
     counts = {split: {label: report.splits[split].labels.get(label, 0) for label in task.labels} for split in SPLITS}
-    labelled: dict[str, int] = {split: sum(rows.values()) for split, rows in counts.items()}
+    sizes = {str(split): report.splits[split] for split in SPLITS}
+    labelled = {split: size.rows - size.labels.get(NO_ANSWER, 0) for split, size in sizes.items()}
     if not sum(labelled.values()):
         return []  # only scores
     lines = []

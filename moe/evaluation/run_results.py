@@ -13,16 +13,16 @@ from moe.checkpoints.mixture import read_mixture
 from moe.console import Meter, format_duration, info, progress_bar
 from moe.evaluation.baselines import BASELINES, TEXT_BASELINE, baseline_results
 from moe.evaluation.evaluate import (
-    PredictedRow,
     group_by_task,
     predicted_rows,
+    ranked_probabilities,
     report_rows,
     task_scores,
-    write_evaluation,
 )
+from moe.evaluation.evaluation_files import write_evaluation
 from moe.evaluation.results import ModelResult, TaskResult, label_result
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
-from moe.evaluation.rows import LabelledRow
+from moe.evaluation.rows import LabelledRow, PredictedRow
 from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.report.conclusions import OWN_EXPERT, POOLED
@@ -163,7 +163,8 @@ def results_of(rows: Sequence[PredictedRow], space: LabelSpace) -> ModelResult:
         if labelled:
             ids, true = [row.row["id"] for row in labelled], [str(row.true) for row in labelled]
             predicted = [row.masked.label for row in labelled]
-            results[task] = label_result(ids, true, predicted, space.tasks[task], scores)
+            labels, kind, probabilities = space.tasks[task], space.kind(task), ranked_probabilities(labelled)
+            results[task] = label_result(ids, true, predicted, labels, scores, kind, probabilities)
         else:
             results[task] = TaskResult(scores=scores)
     return results

@@ -1,15 +1,17 @@
 """The temperature of a task: fitted on validation rows, and applied only if held-out rows support it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
+from experts.domain import CLASSES, Kind, Labels
 from moe.inference.abstention import MIN_ROWS
 from moe.inference.predictor import Prediction
+from moe.kinds.base import TaskKind
+from moe.kinds.registry import task_kind
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 PRIOR_WIDTH = 0.5
@@ -23,54 +25,78 @@ class TaskLogits:
     """A model's logits for the labelled rows of one task.
 
     Args:
-        logits: (N, K), up to a constant per row.
-        true: (N,), index of each row's label.
+        logits: (N, K), of one label per row up to a constant per row.
+        true: (N,), code of each row's answer (`moe.kinds.base.TaskKind`): of one label per row its index.
+        kind: kind of the task.
+        labels: names of its labels (K,), if thresholds are reported.
+        limits: of a multi-label task, logit from which each label is predicted (K,); None for 0.
     """
 
     logits: np.ndarray
     true: np.ndarray
+    kind: Kind = CLASSES
+    labels: Labels = ()
+    limits: np.ndarray | None = None
+
+    @property
+    def own_kind(self) -> TaskKind:
+        """The kind of the task."""
+        return task_kind(self.kind)
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(N, K) bool, which labels each row has."""
+        return self.own_kind.members(self.true, self.logits.shape[1])
 
     @classmethod
     def from_predictions(cls, predictions: Sequence[Prediction], true: Sequence[str]) -> "TaskLogits":
-        """Logits of the probabilities of one task's rows (N), whose labels are `true`."""
+        """Logits of the probabilities of one task's rows (N), N ≥ 1, whose answers are `true`."""
         probabilities = np.stack([prediction.probabilities for prediction in predictions])  # (N, K)
-        logits = np.log(probabilities.clip(np.finfo(float).tiny))  # (N, K)
-        labels = [its.labels.index(label) for its, label in zip(predictions, true, strict=True)]
-        return cls(logits, np.array(labels))
+        kind, labels = task_kind(predictions[0].kind), predictions[0].labels
+        codes = np.array([kind.encode(map(labels.index, kind.split(answer))) for answer in true])  # (N,)
+        return cls(kind.logits(probabilities), codes, kind.name, labels)
 
     @property
     def correct(self) -> np.ndarray:
-        """(N,), whether each prediction is correct; no temperature changes it."""
-        correct: np.ndarray = self.logits.argmax(1) == self.true
+        """(N,), whether each prediction is correct, of sets exactly; no temperature changes it."""
+        predicted = self.own_kind.chosen(self.probabilities(1.0), self.thresholds(1.0))  # (N, K)
+        correct: np.ndarray = (predicted == self.truth).all(1)
         return correct
+
+    def thresholds(self, temperature: float) -> np.ndarray | None:
+        """Probability at a temperature from which each label is predicted (K,); None for the default of the kind."""
+        return None if self.limits is None else self.own_kind.probabilities(self.limits / temperature)
 
     def probabilities(self, temperature: float) -> np.ndarray:
         """Probabilities (N, K) at a temperature."""
-        probabilities: np.ndarray = softmax(self.logits / temperature, axis=1)
-        return probabilities
+        return self.own_kind.probabilities(self.logits / temperature)
 
     def confidence(self, temperature: float) -> np.ndarray:
-        """Largest probability of each row (N,) at a temperature."""
-        confidence: np.ndarray = self.probabilities(temperature).max(1)
-        return confidence
+        """Confidence of each row's prediction (N,) at a temperature."""
+        return self.own_kind.confidence(self.probabilities(temperature), self.thresholds(temperature))
+
+    def reliability(self, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and whether they came true: of predictions (N,), of sets of all pairs with a label (N · K,)."""
+        if self.own_kind.is_set:
+            return self.probabilities(temperature).ravel(), self.truth.ravel()
+        return self.confidence(temperature), self.correct
 
     def cooled(self, temperature: float) -> "TaskLogits":
         """The logits divided by a temperature."""
-        return TaskLogits(self.logits / temperature, self.true)
+        limits = None if self.limits is None else self.limits / temperature
+        return replace(self, logits=self.logits / temperature, limits=limits)
 
     def losses(self, temperature: float) -> np.ndarray:
         """Log loss of each row (N,) at a temperature, in nats."""
-        log_p = log_softmax(self.logits / temperature, axis=1)  # (N, K)
-        losses: np.ndarray = -log_p[np.arange(len(self.true)), self.true]
-        return losses
+        return self.own_kind.log_losses(self.logits / temperature, self.true)
 
     def __getitem__(self, rows: np.ndarray) -> "TaskLogits":
         """The rows of a mask or of indices."""
-        return TaskLogits(self.logits[rows], self.true[rows])
+        return replace(self, logits=self.logits[rows], true=self.true[rows])
 
 
 def fit_temperature(task: TaskLogits, prior_width: float = PRIOR_WIDTH) -> float:
-    """The most probable temperature T, within 1/20 to 20, of softmax(logits / T).
+    """The most probable temperature T, within 1/20 to 20, of softmax(logits / T), of sets sigmoid(logits / T).
 
     It minimizes the log loss of all rows (Guo et al., 2017) plus (log T)² / 2 / prior_width²: a normal prior on log T,
     which shrinks T towards 1 by a share that falls with the number of rows.

@@ -10,13 +10,14 @@ from torch import Tensor
 from experts.errors import Fault
 from experts.json_io import OMIT_NONE
 from moe.data.text_checks import check_targets, is_encodable
-from moe.explain.integrated_gradients import IGPath, TokenAttributions, blank_token, build_paths, integrate, log_odds
+from moe.explain.integrated_gradients import IGPath, TokenAttributions, blank_token, build_paths, integrate
 from moe.explain.word_spans import Tokenization, tokenize_words
 from moe.inference.per_expert import predict_per_expert
 from moe.inference.predictor import Prediction
 from moe.inference.rows import PredictionRow
 from moe.inference.stream import predict_texts, to_row
 from moe.inference.torch_predictor import TorchPredictor
+from moe.kinds.registry import task_kind
 
 STEPS = 64
 ONE_EXPERT = "a single expert makes the prediction, so nothing is routed"
@@ -81,7 +82,7 @@ class Explanation:
     Args:
         text: as given.
         answer: the row that `moe infer` returns: label, probabilities, polarity, routing weights and so on.
-        why: attributions for the label.
+        why: attributions for the label, of a multi-label task for the most probable one.
         router: attributions for the expert with the largest routing weight, or None.
         unrouted: why `router` is None.
         alone: prediction of each expert on its own.
@@ -130,13 +131,13 @@ def explain(
     (prediction,) = predict_texts([text], predictor, domain, task, [target])
     tokenization = tokenize_text(predictor, text, target)
     path = build_paths(predictor, [tokenization], domain)
-    label = torch.tensor([prediction.labels.index(prediction.label)], device=path.ids.device)  # (1,)
+    label = torch.tensor([prediction.most_probable], device=path.ids.device)  # (1,)
     attributions = integrate(predictor, path, partial(label_log_odds, predictor, prediction.task, label), steps)
     router, unrouted = _explain_routing(predictor, path, tokenization, prediction, steps)
     return Explanation(
         text=text,
         answer=to_row(prediction, predictor.model.bank.routed_experts),
-        why=_to_attribution(prediction.label, tokenization, attributions),
+        why=_to_attribution(prediction.labels[prediction.most_probable], tokenization, attributions),
         router=router,
         unrouted=unrouted,
         alone=_experts_alone(predictor, text, prediction),
@@ -177,10 +178,9 @@ def label_log_odds(
     predictor: TorchPredictor, task: str, labels: Tensor, ids: Tensor, mask: Tensor, allowed: Tensor | None
 ) -> Tensor:
     """Log-odds (N,) of one of the task's labels for each text, with `labels` (B,) repeated over N = steps · B rows."""
-    out, space = predictor.model(ids, mask, allowed=allowed, mode=predictor.mode), predictor.model.labels
-    own = torch.tensor(space.mask(task), device=ids.device)  # (K,)
-    logits = out.logits[space.head_by_task[task]].float()[:, own] / predictor.temperature(task)  # (N, K)
-    return log_odds(logits, labels.repeat(len(ids) // len(labels)))  # (N,)
+    out, spec = predictor.model(ids, mask, allowed=allowed, mode=predictor.mode), predictor.spec.tasks[task]
+    logits = out.logits[spec.head].float()[:, list(spec.columns)] / predictor.temperature(task)  # (N, K)
+    return task_kind(spec.kind).log_odds(logits, labels.repeat(len(ids) // len(labels)))  # (N,)
 
 
 def _expert_log_odds(
@@ -189,7 +189,7 @@ def _expert_log_odds(
     _, routed = predictor.model.encode_trunk(ids, mask, with_grad=torch.is_grad_enabled())
     assert routed is not None
     log_probs = routed.probs.clamp(min=torch.finfo(routed.probs.dtype).tiny).log()  # (N, E)
-    return log_odds(log_probs, expert.repeat(len(ids)))  # (N,)
+    return task_kind().log_odds(log_probs, expert.repeat(len(ids)))  # (N,)
 
 
 def _explain_routing(

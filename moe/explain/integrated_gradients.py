@@ -141,13 +141,6 @@ def integrate(predictor: TorchPredictor, path: IGPath, target: TargetFunction, s
     return TokenAttributions(by_token, value, baseline)
 
 
-def log_odds(logits: Tensor, columns: Tensor) -> Tensor:
-    """Log-odds (N,) of one column (N,) of logits or log-probabilities (N, K) against all other columns."""
-    selected = torch.zeros_like(logits, dtype=torch.bool).scatter(1, columns[:, None], True)  # (N, K)
-    others = logits.masked_fill(selected, float("-inf")).logsumexp(1)  # (N,)
-    return logits.gather(1, columns[:, None])[:, 0] - others  # (N,)
-
-
 @contextmanager
 def _embedding_output(layer: nn.Module, states: Tensor) -> Iterator[None]:
     """Make the embedding layer return these states (N, T, D), whatever its input."""

@@ -28,10 +28,10 @@ from moe.explain.integrated_gradients import (
     load_captum,
 )
 from moe.explain.word_spans import Tokenization
-from moe.inference.predictor import batch_by_tokens
 from moe.inference.stream import predict_texts
 from moe.inference.text_io import OutputTarget, TextSource
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import batch_by_tokens
 
 STEPS, MIN_COUNT, SHOWN_WORDS = 32, 5, 15
 Z_95 = 1.96
@@ -249,10 +249,7 @@ def add_texts(
 
 def task_labels(predictor: TorchPredictor, task: str) -> Labels:
     """Return a task's labels, in the order of the probabilities of its predictions."""
-    space = predictor.model.labels
-    return tuple(
-        label for label, own in zip(space.heads[space.head_by_task[task]], space.mask(task), strict=True) if own
-    )
+    return predictor.spec.tasks[task].labels
 
 
 def _add_batch(

@@ -20,6 +20,9 @@ STRONG = 0.2
 MAX_DELTA = 0.05
 """Completeness error, in log-odds or as a share of the explained difference, above which more steps are advised."""
 
+NO_LABEL = "no label"
+"""Shown for the empty set of labels of a multi-label task."""
+
 
 def explanation_view(explanation: Explanation) -> RenderableType:
     """Everything that `moe explain` prints for one text."""
@@ -37,7 +40,7 @@ def explanation_view(explanation: Explanation) -> RenderableType:
 
 def _headline(explanation: Explanation) -> Text:
     answer = explanation.answer
-    label = answer["label"] or f"abstained (best guess {explanation.why.of})"
+    label = f"abstained (best guess {explanation.why.of})" if answer["label"] is None else answer["label"] or NO_LABEL
     target = "" if explanation.target is None else f", for {explanation.target}"
     polarity = "" if answer["polarity"] is None else f", polarity {answer['polarity']:+.2f}"
     return Text(f"{label}", style="bold").append(
@@ -81,9 +84,10 @@ def _expert_table(explanation: Explanation) -> Table:
     table = Table(title="each expert alone", title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for name in ("expert", "routing weight", "prediction", "probability"):
         table.add_column(name, justify="right" if name in ("routing weight", "probability") else "left")
+    predicted = explanation.answer["label"] if "labels" in explanation.answer else explanation.why.of
     for name, alone in sorted(explanation.alone.items(), key=lambda item: -item[1].share):
-        differs = alone.label != explanation.why.of
-        label = Text(alone.label + (" ≠" if differs else ""), style="bold" if differs else "")
+        differs = alone.label != predicted
+        label = Text((alone.label or NO_LABEL) + (" ≠" if differs else ""), style="bold" if differs else "")
         table.add_row(name, f"{alone.share:.1%}", label, f"{alone.probability:.3f}")
     return table
 

@@ -26,6 +26,7 @@ from moe.export.inference_spec import SPEC_FILE, build_export_spec
 from moe.export.selection import ExportSource
 from moe.inference.spec import InferenceSpec
 from moe.inference.torch_predictor import TorchPredictor
+from moe.kinds.registry import task_kind
 from moe.model.mixture import Mixture, allowed_experts
 
 ONNX_FILE, TOKENIZER_FILE = "model.onnx", "tokenizer.json"
@@ -54,7 +55,8 @@ class MixtureGraph(nn.Module):
         outputs = {}
         for task, task_spec in self.spec.tasks.items():
             logits = out.logits[task_spec.head][:, list(task_spec.columns)].float()  # (B, K)
-            outputs[f"probabilities/{task}"] = (logits / task_spec.temperature).softmax(-1)  # (B, K)
+            kind = task_kind(task_spec.kind)
+            outputs[f"probabilities/{task}"] = kind.probabilities_of_tensor(logits / task_spec.temperature)  # (B, K)
         outputs |= _polarities(out.polarity, outputs, self.spec)
         if out.routing is not None:
             outputs["shares"] = out.routing.probs  # (B, E)

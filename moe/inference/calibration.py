@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.cards import read_record
@@ -78,6 +79,15 @@ class TaskCalibration(BaseModel):
     label_sets: LabelSets | None = Field(
         None, description="conformal sets of `moe calibrate --conformal`; none without it, or with too few rows"
     )
+    label_thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None, description="of a multi-label task, calibrated probability from which each label is predicted"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the thresholds of labels of a task without any, so that earlier releases read the file."""
+        values: dict[str, Any] = serialize(self)
+        return {key: value for key, value in values.items() if key != "label_thresholds" or value is not None}
 
 
 class Calibration(BaseModel):
@@ -92,6 +102,10 @@ class Calibration(BaseModel):
     def temperature(self, task: str) -> float:
         """Temperature of a task; 1 for a task that was not calibrated."""
         return self.tasks[task].temperature if task in self.tasks else 1.0
+
+    def thresholds(self, task: str) -> dict[str, float] | None:
+        """Thresholds of a multi-label task by label; None for another task, or one that was not calibrated."""
+        return self.tasks[task].label_thresholds if task in self.tasks else None
 
     @property
     def unbounded(self) -> list[str]:

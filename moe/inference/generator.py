@@ -11,9 +11,9 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 
 from experts.errors import Fault, suggest
 from moe.inference.finite import NonFiniteScores
-from moe.inference.predictor import batch_by_tokens
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.inference.torch_predictor import token_budget
+from moe.inference.windows import batch_by_tokens
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode
 from moe.profiling import oom_guard

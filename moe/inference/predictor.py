@@ -7,16 +7,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
 
-from experts.domain import Labels
+from experts.domain import CLASSES, Kind, Labels
 from experts.errors import Fault
 from moe.inference.calibration import Calibration
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
+from moe.kinds.registry import task_kind
 
 Routing = Literal["soft", "hard"]
 CPU_TOKEN_BUDGET = 1024
@@ -59,7 +60,7 @@ class Prediction:
     Args:
         task: the task that the labels belong to.
         labels: its K labels.
-        probabilities: (K,).
+        probabilities: (K,); of a multi-label task, one of each label by itself.
         polarity: -1 to 1; None if the model has no polarity head and the labels have no sign.
         routing_weights: (E,), soft routing weights.
         entropy: normalized entropy of the routing weights, 0 to 1.
@@ -75,6 +76,8 @@ class Prediction:
             is one, answered alone.
         logits: (K,), before calibration; None if they were not kept.
         tokens: number of tokens that were read; None if they were not counted.
+        kind: kind of the task.
+        thresholds: of a multi-label task, probability from which each label is predicted (K,); None for 0.5.
     """
 
     task: str
@@ -93,16 +96,28 @@ class Prediction:
     unfamiliar: bool = False
     logits: np.ndarray | None = None
     tokens: int | None = None
+    kind: Kind = CLASSES
+    thresholds: np.ndarray | None = None
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """Indices of the predicted labels: of the most probable one, or of a multi-label task any number."""
+        return tuple(np.flatnonzero(task_kind(self.kind).chosen(self.probabilities, self.thresholds)).tolist())
 
     @property
     def label(self) -> str:
-        """The most probable label."""
-        return self.labels[int(self.probabilities.argmax())]
+        """The most probable label; of a multi-label task all predicted labels with `;` between them."""
+        return task_kind(self.kind).join([self.labels[i] for i in self.chosen])
+
+    @property
+    def most_probable(self) -> int:
+        """Index of the most probable label."""
+        return int(self.probabilities.argmax())
 
     @property
     def confidence(self) -> float:
-        """Probability of the most probable label."""
-        return float(self.probabilities.max())
+        """Probability of the most probable label; of a multi-label task the product of those of all its decisions."""
+        return float(task_kind(self.kind).confidence(self.probabilities, self.thresholds))
 
 
 class Predictor(ABC):
@@ -268,10 +283,8 @@ class Predictor(ABC):
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 return NonFiniteScores(name)
-        scaled = logits / self.temperature(task)  # (K,)
-        probabilities = np.exp(scaled - scaled.max())  # (K,)
-        probabilities /= probabilities.sum()
-        return Prediction(
+        probabilities = task_kind(spec.kind).probabilities(logits / self.temperature(task))  # (K,)
+        prediction = Prediction(
             task=task,
             labels=spec.labels,
             probabilities=probabilities,
@@ -279,17 +292,26 @@ class Predictor(ABC):
             routing_weights=scores.routing_weights[row],
             entropy=entropy,
             truncated=bool(scores.truncated[row]),
-            abstained=self._abstains(task, float(probabilities.max())),
             label_set=self._select_labels(task, probabilities),
             windows=1 if scores.windows is None else int(scores.windows[row]),
             unfamiliar=scores.unfamiliar is not None and bool(scores.unfamiliar[row]),
             logits=logits,
             tokens=None if scores.tokens is None else int(scores.tokens[row]),
+            kind=spec.kind,
+            thresholds=self.thresholds(task),
         )
+        if self.abstain is None:
+            return prediction
+        return replace(prediction, abstained=self._abstains(task, prediction.confidence))
 
     def temperature(self, task: str) -> float:
         """Divisor of a task's logits; 1 for a model that is not calibrated."""
         return self.calibration.temperature(task) if self.calibration else 1.0
+
+    def thresholds(self, task: str) -> np.ndarray | None:
+        """Probability from which each label of a multi-label task is predicted (K,); None for the default, 0.5."""
+        fitted = self.calibration.thresholds(task) if self.calibration else None
+        return None if fitted is None else np.array([fitted[label] for label in self.spec.tasks[task].labels])
 
     def _abstains(self, task: str, confidence: float) -> bool | None:
         """Whether a confidence is below the task's threshold; None without abstention."""
@@ -301,28 +323,11 @@ class Predictor(ABC):
         """The conformal set of a text with these probabilities (K,); None without label sets."""
         if self.calibration is None or not self.label_sets:
             return None
-        return self.calibration.require_sets(task).select(self.spec.tasks[task].labels, probabilities.tolist())
-
-
-def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Group rows of similar length into batches that hold at most `tokens` tokens each, padding included.
-
-    A row that is longer than the budget is a batch by itself.
-
-    Args:
-        lengths: length of each row in tokens (N,).
-        tokens: token budget of a batch.
-
-    Returns:
-        Row indices of each batch, in order of length.
-    """
-    order = np.argsort(lengths, kind="stable")  # (N,)
-    cuts, start = [], 0
-    for position, row in enumerate(order):
-        if position > start and (position - start + 1) * lengths[row] > tokens:
-            cuts.append(position)
-            start = position
-    return np.split(order, cuts)
+        spec = self.spec.tasks[task]
+        if task_kind(spec.kind).is_set:
+            remedy = "choose another task, or predict without label sets"
+            raise Fault("a task with one label per text for label sets", f"{task}, which is multi-label", remedy)
+        return self.calibration.require_sets(task).select(spec.labels, probabilities.tolist())
 
 
 def chunk_size_for(batch_tokens: int) -> int:

@@ -13,10 +13,12 @@ class PredictionRow(TypedDict):
     """A prediction; numbers are rounded to 6 digits.
 
     Args:
-        label: the label; None if the predictor abstained.
+        label: the label, of a multi-label task all predicted labels with `;` between them; None if the predictor
+            abstained.
+        labels: of a multi-label task, the predicted labels; None if the predictor abstained.
         probabilities: of each label, 0 to 1.
         polarity: −1 to 1; None if the model has none for the task.
-        confidence: largest probability.
+        confidence: largest probability; of a multi-label task the product of the probabilities of all its decisions.
         experts: routing weight of each expert, 0 to 1.
         routing_entropy: of the routing weights, in nats.
         truncated: whether the text was cut.
@@ -31,6 +33,7 @@ class PredictionRow(TypedDict):
     """
 
     label: str | None
+    labels: NotRequired[list[str] | None]
     probabilities: dict[str, float]
     polarity: float | None
     confidence: float

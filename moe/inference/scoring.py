@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from moe.inference.finite import NonFiniteScores
-from moe.inference.predictor import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
+from moe.inference.windows import batch_by_tokens
 from moe.model.backbone_ops import PackingMode, find_packing_mode
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode

@@ -3,11 +3,15 @@
 Nothing here needs torch, so that a graph can predict without it.
 """
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from experts.domain import CLASSES, Kind
 from experts.errors import Fault, suggest
 from moe.data.text_checks import window_overlap
+from moe.kinds.registry import task_kind
 
 
 class TaskInferenceSpec(BaseModel):
@@ -22,6 +26,17 @@ class TaskInferenceSpec(BaseModel):
     temperature: float = Field(description="divisor of the logits; 1 without calibration")
     sign: tuple[str, str] | None = Field(description="its negative and its positive label, if there are any")
     target: bool = Field(False, description="whether it asks for the sentiment towards a target in the text")
+    kind: Kind = Field(CLASSES, description="`multi_label`: probabilities are sigmoids, not a softmax, of the logits")
+    thresholds: tuple[float, ...] | None = Field(
+        None, description="of a multi-label task, probability from which each label is predicted; none: 0.5"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what only other kinds than `classes` have."""
+        spec: dict[str, Any] = serialize(self)
+        unused = {"kind", "thresholds"} if self.kind == CLASSES else set()
+        return {name: value for name, value in spec.items() if name not in unused}
 
     def polarity(self, probabilities: np.ndarray) -> float | None:
         """p(positive) − p(negative) of probabilities (K,), for labels that have a sign; else None."""
@@ -67,6 +82,11 @@ class InferenceSpec(BaseModel):
     def labels(self) -> tuple[str, ...]:
         """All labels of all tasks, each once (L)."""
         return tuple(dict.fromkeys(label for task in self.tasks.values() for label in task.labels))
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether a task predicts any number of labels."""
+        return any(task_kind(task.kind).is_set for task in self.tasks.values())
 
     @property
     def trained_domains(self) -> tuple[DomainInferenceSpec, ...]:

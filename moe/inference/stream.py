@@ -10,6 +10,7 @@ from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.predictor import Prediction, Predictor
 from moe.inference.rows import PredictionRow, Row
 from moe.inference.text_io import free_name
+from moe.kinds.registry import task_kind
 
 
 def predict_rows(
@@ -146,6 +147,8 @@ def to_row(prediction: Prediction, experts: Sequence[str]) -> PredictionRow:
         "truncated": prediction.truncated,
         "task": prediction.task,
     }
+    if task_kind(prediction.kind).is_set:
+        row["labels"] = None if prediction.abstained else [labels[i] for i in prediction.chosen]
     if prediction.abstained is not None:
         row["abstained"] = prediction.abstained
     if prediction.label_set is not None:

@@ -37,6 +37,8 @@ PREDICTED = (
     *("abstained", "label_set", "target_missing", "target_truncated", "windows", "unfamiliar"),
 )
 """Columns of a prediction, see `moe.inference.stream.to_row`."""
+OF_SETS = ("labels",)
+"""Columns that only predictions of multi-label tasks have."""
 GENERATED = ("prompt", "answer", "experts")
 ADDED = ("line", "error")
 """Columns that every output has beside those."""
@@ -56,7 +58,12 @@ class InputColumns:
 
     @classmethod
     def of(
-        cls, names: Collection[str], written: Collection[str], used: Mapping[str, str], keep: Collection[str] = ()
+        cls,
+        names: Collection[str],
+        written: Collection[str],
+        used: Mapping[str, str],
+        keep: Collection[str] = (),
+        optional: Collection[str] = OF_SETS,
     ) -> "InputColumns":
         """Compare the columns of a file with those of an output.
 
@@ -67,11 +74,14 @@ class InputColumns:
             written: columns of the output that are not from the file.
             used: columns of the output that are from the file, with the names that they have there.
             keep: further columns of the file to carry over.
+            optional: columns of the output that depend on the task; a column of this name is carried over only if it
+                is in `keep`.
         """
         own = set(used.values())
         clashes = {name: name.partition(".")[0] for name in names if name not in own}
         carried = tuple(name for name, first in clashes.items() if first in written or name in keep)
-        renamed = {first: free_name(first, names) for first in clashes.values() if first in written}
+        kept = {first for name, first in clashes.items() if first in optional and name in keep}
+        renamed = {first: free_name(first, names) for first in clashes.values() if first in {*written, *kept}}
         renamed |= {name: column for name, column in used.items() if name in names and column != name}
         return cls(carried, renamed)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from experts.domain import LabelSpace
 from moe.data.collator import encode_windows, long_targets
 from moe.data.polarity import find_sign
 from moe.inference.calibration import Calibration
@@ -18,10 +19,10 @@ from moe.inference.predictor import (
     Predictor,
     Routing,
     Scores,
-    batch_by_tokens,
 )
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
-from moe.inference.windows import first_windows, scores_of_windows
+from moe.inference.windows import batch_by_tokens, first_windows, scores_of_windows
+from moe.kinds.registry import task_kind
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture, allowed_experts
 from moe.model.mode import RoutingMode
@@ -39,18 +40,7 @@ def build_inference_spec(
         calibration: its temperatures; without one, they are 1.
     """
     space, trained = model.labels, model.trained_domains
-    tasks = {
-        task: TaskInferenceSpec(
-            labels=tuple(label for label, used in zip(space.heads[head], space.mask(task), strict=True) if used),
-            domain=space.domain_by_task[task],
-            head=head,
-            columns=tuple(i for i, used in enumerate(space.mask(task)) if used),
-            temperature=calibration.temperature(task) if calibration else 1.0,
-            sign=find_sign(space.tasks[task]),
-            target=task in space.target_tasks,
-        )
-        for task, head in space.head_by_task.items()
-    }
+    tasks = {task: _task_spec(space, task, calibration) for task in space.head_by_task}
     domains = tuple(
         DomainInferenceSpec(
             name=domain.name,
@@ -72,6 +62,25 @@ def build_inference_spec(
         tasks=tasks,
         heads={name: f"classes.{head_key(name)}" for name in space.heads},
         polarity=heads.bound if heads is not None and heads.polarity is not None else None,
+    )
+
+
+def _task_spec(space: LabelSpace, task: str, calibration: Calibration | None) -> TaskInferenceSpec:
+    """Build the inference specification of a task: labels in the order of its head, those of sets in the task's own."""
+    head, kind = space.head_by_task[task], space.kind(task)
+    names = space.heads[head]
+    labels = space.tasks[task] if task_kind(kind).is_set else [label for label in names if label in space.tasks[task]]
+    thresholds = calibration.thresholds(task) if calibration else None
+    return TaskInferenceSpec(
+        labels=tuple(labels),
+        domain=space.domain_by_task[task],
+        head=head,
+        columns=tuple(names.index(label) for label in labels),
+        temperature=calibration.temperature(task) if calibration else 1.0,
+        sign=find_sign(space.tasks[task]),
+        target=task in space.target_tasks,
+        kind=kind,
+        thresholds=None if thresholds is None else tuple(thresholds[label] for label in labels),
     )
 
 

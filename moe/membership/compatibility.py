@@ -1,10 +1,10 @@
 """Checks that an expert fits a mixture: its name, domain, labels, backbone and settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from experts.domain import Domain
 from experts.errors import Fault, suggest
-from experts.expert_io import ExpertFolder, check_distinct, check_trained
+from experts.expert_io import ExpertCard, ExpertFolder, check_distinct, check_trained
 from moe.checkpoints.mixture import check_same_backbone
 from moe.merging.edit import StoredMixture
 from moe.merging.merge import check_same_settings, check_shared_expert, domain_of
@@ -35,7 +35,7 @@ def resolve_domain(before: StoredMixture, new_expert: ExpertFolder, declared: Ma
     """
     domain = declared[domain_of(new_expert, declared)]
     if domain.name in before.domains:
-        check_same_labels(before.domains[domain.name], domain.tasks, domain.target_tasks, str(new_expert.path))
+        check_same_labels(before.domains[domain.name], domain, str(new_expert.path))
     return domain
 
 
@@ -51,36 +51,32 @@ def check_same_domain(domain: Domain, new_expert: ExpertFolder) -> None:
             f"an expert of the domain {domain.name} at {new_expert.path}", f"one of {name}", "choose another expert"
         )
     if new_expert.card:
-        check_same_labels(domain, new_expert.card.tasks, new_expert.card.target_tasks, str(new_expert.path))
+        check_same_labels(domain, new_expert.card, str(new_expert.path))
 
 
-def check_same_labels(
-    domain: Domain, tasks: Mapping[str, Sequence[str]], target_tasks: Sequence[str], source: str
-) -> None:
-    """Check that these tasks and their labels are those of the domain.
+def check_same_labels(domain: Domain, other: Domain | ExpertCard, source: str) -> None:
+    """Check that the tasks of another domain or of an expert, their kinds and their labels are those of the domain.
 
     Args:
-        tasks: labels by task.
-        target_tasks: those of the tasks whose rows name a target.
-        source: where the tasks come from, for the message.
+        source: where the other tasks come from, for the message.
 
     Raises:
         Fault: if they differ.
     """
-    own, other = (
-        "; ".join(
-            f"{task}{' (with a target)' if task in with_target else ''}: {', '.join(labels)}"
-            for task, labels in sorted(labels_by_task.items())
-        )
-        or "no task"
-        for labels_by_task, with_target in ((domain.tasks, domain.target_tasks), (tasks, target_tasks))
-    )
-    if own != other:
+    own, found = (_describe_tasks(tasks) for tasks in (domain, other))
+    if own != found:
         raise Fault(
             f"the tasks and labels of {domain.name} as in the mixture ({own}), for {source}",
-            other,
+            found,
             "train the expert on these labels, or merge all experts again",
         )
+
+
+def _describe_tasks(domain: Domain | ExpertCard) -> str:
+    notes = {task: f" ({kind})" for task, kind in domain.kinds.items()}
+    notes |= {task: f"{notes.get(task, '')} (with a target)" for task in domain.target_tasks}
+    tasks = (f"{task}{notes.get(task, '')}: {', '.join(labels)}" for task, labels in sorted(domain.tasks.items()))
+    return "; ".join(tasks) or "no task"
 
 
 def check_expert_fits(before: StoredMixture, new_expert: ExpertFolder) -> None:

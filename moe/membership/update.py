@@ -132,7 +132,9 @@ def _write_calibration(out: Path, tasks: dict[str, TaskCalibration]) -> None:
 def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
     """The domain that an expert's card names, with its tasks; none for a plain PEFT adapter."""
     card = expert.card
-    return [] if card is None else [Domain(card.domain, card.tasks, card.role, target_tasks=card.target_tasks)]
+    if card is None:
+        return []
+    return [Domain(card.domain, card.tasks, card.role, target_tasks=card.target_tasks, kinds=card.kinds)]
 
 
 def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None = None) -> ExpertChange:
@@ -283,7 +285,7 @@ def _restrict_run(run: RunSettings, card: MixtureCard) -> RunSettings:
     for declared in run.domain_list():
         if declared.name in domains and not card.language:
             own_domain = domains[declared.name].to_domain()
-            check_same_labels(own_domain, declared.tasks, declared.target_tasks, "the config")
+            check_same_labels(own_domain, declared, "the config")
     own = {"backbone": card.backbone_settings, "template": card.template, "heads": card.heads, "gate": card.gate}
     return run.model_copy(update=own | {"domains": {name: run.domains[name] for name in domains}})
 

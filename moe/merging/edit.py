@@ -91,7 +91,12 @@ def with_expert(before: StoredMixture, new_expert: ExpertFolder, domain: Domain)
     old = next((known for known in card.domains if known.name == domain.name), None)
     tasks = {task: tuple(labels) for task, labels in domain.tasks.items()}
     base = old or DomainCard(
-        name=domain.name, role=domain.role, experts=(), tasks=tasks, target_tasks=domain.target_tasks
+        name=domain.name,
+        role=domain.role,
+        experts=(),
+        tasks=tasks,
+        target_tasks=domain.target_tasks,
+        kinds=dict(domain.kinds),
     )
     extended = base.model_copy(update={"experts": (*base.experts, new_expert.name)})
     domains = (
@@ -217,7 +222,7 @@ def _trained_heads(before: StoredMixture, after: StoredMixture, per_expert: bool
 
     def existing(prefix: str) -> TrainedHeads:
         own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        return TrainedHeads(before.folder / HEADS, own, space.heads, space.tasks)
+        return TrainedHeads(before.folder / HEADS, own, space.heads, space.tasks, space.kinds)
 
     new = [TrainedHeads.of(after.experts[after.new_expert])] if after.new_expert else []
     if not per_expert:

@@ -1,13 +1,13 @@
 """Initialization of a mixture's heads from its experts' trained heads, whose label sets may differ."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from experts.domain import Labels, LabelSpace
+from experts.domain import CLASSES, Kind, Labels, LabelSpace, head_kind
 from experts.expert_io import ExpertFolder
 from moe.checkpoints.mixture import load_strictly
 from moe.model.heads import Heads, MixedHeads, head_key
@@ -25,19 +25,28 @@ class TrainedHeads:
         tensors: state dict of `Heads`.
         heads: label names by head.
         tasks: label names by task that they were trained on.
+        kinds: kind of each task that is not of the kind `classes`.
     """
 
     source: Path
     tensors: Mapping[str, Tensor]
     heads: Mapping[str, Labels]
     tasks: Mapping[str, Labels]
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @classmethod
     def of(cls, expert: ExpertFolder) -> "TrainedHeads":
         """Return an expert's own heads; empty for a plain adapter."""
         if expert.card is None:
             return cls(expert.path, {}, {}, {})
-        return cls(expert.path, expert.heads, expert.card.heads, expert.card.tasks)
+        return cls(expert.path, expert.heads, expert.card.heads, expert.card.tasks, expert.card.kinds)
+
+    def tasks_of(self, head: str) -> list[str]:
+        """Return the tasks that a head was trained on: those of its kind whose labels it has."""
+        labels = self.heads[head]
+        kind = head_kind(head, labels)
+        of_kind = {task: own for task, own in self.tasks.items() if self.kinds.get(task, CLASSES) == kind}
+        return [task for task, own in of_kind.items() if set(own) <= set(labels)]
 
 
 def init_heads(heads: Heads | MixedHeads, given: Mapping[str, Sequence[TrainedHeads]], labels: LabelSpace) -> None:
@@ -90,7 +99,7 @@ def _to_layout(source: TrainedHeads, fresh: Mapping[str, Tensor], labels: LabelS
     """Return the trained tensors under the names and rows of the new heads."""
     parts = []
     for head, names in source.heads.items():
-        tasks = [task for task, own in source.tasks.items() if set(own) <= set(names) and task in labels.tasks]
+        tasks = [task for task in source.tasks_of(head) if task in labels.tasks]
         for target in dict.fromkeys(labels.head_by_task[task] for task in tasks):
             trained = {label for task in tasks for label in source.tasks[task]}
             parts.append(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from experts.adapter import read_adapter_config
-from experts.domain import Domain
+from experts.domain import CLASSES, Domain
 from experts.errors import Fault
 from experts.expert_io import BackboneId, ExpertFolder, check_distinct, check_trained
 from experts.lora import LayerMap
@@ -52,6 +52,7 @@ def merge(run: RunSettings, experts: Sequence[ExpertFolder], backbone: Backbone)
                 experts=domain.expert_names,
                 tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
                 target_tasks=domain.target_tasks,
+                kinds=dict(domain.kinds),
             )
             for domain in parts.domains
         ),
@@ -228,6 +229,13 @@ def domain_of(expert: ExpertFolder, declared: Mapping[str, Domain]) -> str:
                 f"labels {', '.join(expected) or '(none)'} for task {task}, as in the config, for {expert.path}",
                 ", ".join(labels),
                 "use the labels in the config that it was trained on, or train it again",
+            )
+        trained, wanted = (its.kinds.get(task, CLASSES) for its in (expert.card, declared[name]))
+        if trained != wanted:
+            raise Fault(
+                f"task {task} of the kind {wanted}, as in the config, for {expert.path}",
+                trained,
+                "set kind of the task as it was for its training, or train the expert again",
             )
     check_same_targets(expert, declared[name].target_tasks, "the config")
     return name

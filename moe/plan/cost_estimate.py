@@ -197,6 +197,7 @@ def _write_copy(work: Workspace, source: Path, domain: Domain, name: str, scale:
             "role": domain.group,
             "tasks": {task: tuple(labels) for task, labels in domain.tasks.items()},
             "target_tasks": domain.target_tasks,
+            "kinds": dict(domain.kinds),
             "heads": {head: space.heads[head] for head in heads},
         }
     )

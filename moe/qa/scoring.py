@@ -12,7 +12,8 @@ from sklearn.metrics import matthews_corrcoef
 from experts.json_io import OMIT_NONE
 from moe.bootstrap import TaskPredictions, interval_fields
 from moe.data.prompt_templates import AnswerType
-from moe.evaluation.metrics import OTHER_LABEL, classification
+from moe.evaluation.metrics import classification
+from moe.kinds.classes import OTHER_LABEL
 from moe.qa.answer_parsing import normalize_text, parse_choice, parse_entities, parse_number
 from moe.results.metrics import ClassMetrics, Confusion
 
@@ -208,7 +209,8 @@ def _choice_metrics(answers: Sequence[ScoredAnswer], missing: float) -> AnswerMe
     labels = list(dict.fromkeys(choice for answer in answers for choice in answer.question.choices))
     true = [answer.question.answer for answer in answers]
     predicted = [answer.parsed or OTHER_LABEL for answer in answers]
-    metrics = dict(classification(true, predicted, labels))
+    report = classification(true, predicted, labels)
+    metrics = {name: value for name, value in report if name in report.model_fields_set}
     metrics |= interval_fields([TaskPredictions.from_labels(true, predicted, labels)])
     return AnswerMetrics(kind="choice", missing=missing, **metrics, mcc=float(matthews_corrcoef(true, predicted)))
 

@@ -69,9 +69,11 @@ def _difference_cell(difference: Difference | None) -> str:
 
 
 def classes_never_predicted(tasks: Mapping[str, LabelMetrics]) -> dict[str, list[str]]:
-    """Return the labels by task that have rows, but that no row is classified as."""
+    """Return the labels by task that have rows, but that no row is classified as; none of multi-label tasks."""
     names_by_task: dict[str, list[str]] = {}
     for task, metrics in tasks.items():
+        if metrics.confusion is None:
+            continue
         labels, rows = metrics.confusion.labels, metrics.confusion.rows
         never = [label for i, label in enumerate(labels) if sum(rows[i]) and not any(row[i] for row in rows)]
         names_by_task |= {task: never} if never else {}

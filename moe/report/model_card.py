@@ -77,7 +77,10 @@ def _model_description(findings: Findings) -> Iterator[str]:
         [
             domain["name"],
             ", ".join(domain["experts"]),
-            "; ".join(", ".join(labels) for labels in domain.get("tasks", {}).values()),
+            "; ".join(
+                ", ".join(labels) + (f" ({kind})" if (kind := domain.get("kinds", {}).get(task)) else "")
+                for task, labels in domain.get("tasks", {}).items()
+            ),
         ]
         for domain in findings.card.get("domains", [])
     ]

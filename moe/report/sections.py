@@ -159,7 +159,7 @@ def _confusion(findings: Findings) -> Section:
     tasks = findings.report.tasks
     figures = optional_figure(
         "test-confusion",
-        confusion_matrix_chart({task: metrics.confusion for task, metrics in tasks.items()}),
+        confusion_matrix_chart({task: its.confusion for task, its in tasks.items() if its.confusion is not None}),
         "Rows are true labels, columns predicted labels. Cells show counts; the colour is the share of the row.",
         "Heat maps: true label by predicted label.",
     )
@@ -173,18 +173,23 @@ def _confusion(findings: Findings) -> Section:
 
 
 def _class_table(task: str, metrics: LabelMetrics) -> ReportTable:
-    labels, counts = metrics.confusion.labels, metrics.confusion.rows
-    header = ["label", "precision", "recall", "F1", "rows", *(f"→ {label}" for label in labels)]
+    matrix = metrics.confusion
+    predicted = [] if matrix is None else matrix.labels
+    header = ["label", "precision", "recall", "F1", "rows", *(f"→ {label}" for label in predicted)]
     rows = [
         [
             label,
             *(_format_metric(value) for value in (its.precision, its.recall, its.f1)),
-            str(int(sum(counts[i]))),
-            *(str(count) for count in counts[i][: len(labels)]),
+            str(int(its.support)),
+            *(str(count) for count in ([] if matrix is None else matrix.rows[i][: len(predicted)])),
         ]
-        for i, (label, its) in enumerate((label, metrics.per_class[label]) for label in labels)
+        for i, (label, its) in enumerate(metrics.per_class.items())
     ]
-    return ReportTable(f"{task}: metrics by class", header, rows)
+    if matrix is not None:
+        return ReportTable(f"{task}: metrics by class", header, rows)
+    ranking = "" if metrics.lrap is None else f", label ranking average precision {metrics.lrap:.3f}"
+    title = f"{task}: metrics by label; exact sets {metrics.accuracy:.3f}, micro-F1 {metrics.micro_f1:.3f}{ranking}"
+    return ReportTable(title, header, rows)
 
 
 def _calibration(findings: Findings) -> Section:

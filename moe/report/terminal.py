@@ -212,11 +212,22 @@ def _answer_cells(row: Mapping[str, Any], separator: str) -> list[RenderableType
     marks = f"{' ✂' if row['truncated'] else ''}{f' ({windows} windows)' if windows > 1 else ''}"
     return [
         f"{row['text']}{marks}{' (unfamiliar)' if row.get('unfamiliar') else ''}",
-        Text("abstained", style="dim") if label is None else Text(label, style=LABEL_STYLES.get(label, "yellow")),
+        _label_cell(label, row.get("labels")),
         f"{row['confidence']:.3f}",
         "–" if row["polarity"] is None else f"{row['polarity']:+.2f}",
         separator.join(f"{name} {weight:.0%}" for name, weight in weights[:3]),
     ]
+
+
+def _label_cell(label: str | None, labels: Sequence[str] | None) -> Text:
+    """The predicted label; of a multi-label task each of them on a line of its own."""
+    if label is None:
+        return Text("abstained", style="dim")
+    if labels is None:
+        return Text(label, style=LABEL_STYLES.get(label, "yellow"))
+    if not labels:
+        return Text("no label", style="dim")
+    return Text("\n").join(Text(name, style=LABEL_STYLES.get(name, "yellow")) for name in labels)
 
 
 def evaluation_view(report: EvaluationReport) -> RenderableType:
@@ -259,6 +270,8 @@ def format_interval(interval: Bounds | None) -> Text:
 
 
 def _class_table(task: str, report: LabelMetrics) -> Table:
+    if report.confusion is None:
+        return _label_table(task, report)
     title = f"{task}: metrics by class, and the labels predicted for its rows"
     table = Table(title=title, title_justify="left", header_style="bold")
     labels = report.confusion.labels
@@ -271,6 +284,19 @@ def _class_table(task: str, report: LabelMetrics) -> Table:
         counts = [str(count) for count in report.confusion.rows[i][: len(labels)]]
         cells = [_metric_text(value) for value in (metrics.precision, metrics.recall, metrics.f1)]
         table.add_row(label, *cells, str(int(metrics.support)), *counts)
+    return table
+
+
+def _label_table(task: str, report: LabelMetrics) -> Table:
+    """Build the table of a multi-label task, whose accuracy is that of exact sets."""
+    ranking = "" if report.lrap is None else f", ranking average precision {report.lrap:.3f}"
+    title = f"{task}: exact sets {report.accuracy:.3f}, micro-F1 {report.micro_f1:.3f}{ranking}; metrics by label"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in ("label", "precision", "recall", "F1", "rows"):
+        table.add_column(name, justify="left" if name == "label" else "right")
+    for label, its in report.per_class.items():
+        cells = [_metric_text(value) for value in (its.precision, its.recall, its.f1)]
+        table.add_row(label, *cells, str(int(its.support)))
     return table
 
 

@@ -8,10 +8,12 @@ from moe.results.base import Bounds, Result
 class CalibrationMetrics(Result):
     """How well probabilities are calibrated; 0 is best for all.
 
+    Those of a multi-label task are of all pairs of a row and a label, as of one binary task.
+
     Args:
         ece: expected calibration error with 15 bins of confidence of equal width (Guo et al., 2017), 0 to 1.
         ece_adaptive: the same with 15 bins of equally many rows.
-        brier: mean squared distance to the one-hot label, 0 to 2 (Brier, 1950).
+        brier: mean squared distance to the one-hot label, 0 to 2 (Brier, 1950); of a pair 0 to 1.
         log_loss: in nats.
     """
 
@@ -26,15 +28,19 @@ class SplitCalibration(Result):
 
     Args:
         rows: number of labelled rows.
-        accuracy: 0 to 1; the temperature does not change it.
+        accuracy: 0 to 1, of sets the share of exact ones; the temperature does not change it.
         before: at temperature 1.
         after: at the fitted temperature.
+        macro_f1: of a multi-label task, at the fitted thresholds, 0 to 1.
+        macro_f1_default: of a multi-label task, at thresholds of 0.5.
     """
 
     rows: int
     accuracy: float
     before: CalibrationMetrics
     after: CalibrationMetrics
+    macro_f1: float | None = None
+    macro_f1_default: float | None = None
 
 
 class RetainedRows(Result):
@@ -125,6 +131,7 @@ class TaskCalibrationReport(Result):
         validation: on the rows that it was fitted on.
         test: on test rows, if there are any.
         abstain: by target accuracy; None in a report of an earlier release, without a threshold.
+        label_thresholds: of a multi-label task, calibrated probability from which each label is predicted.
     """
 
     temperature: float
@@ -132,6 +139,7 @@ class TaskCalibrationReport(Result):
     validation: SplitCalibration | None = None
     test: SplitCalibration | None = None
     abstain: dict[str, OperatingPoint | None] = Field(default_factory=dict)
+    label_thresholds: dict[str, float] | None = None
 
     def splits(self) -> dict[str, SplitCalibration]:
         """The splits with labelled rows."""

@@ -61,7 +61,8 @@ class LabelMetrics(MetricFields):
 
     Args:
         rows: number of labelled rows.
-        accuracy: share of right predictions, 0 to 1.
+        accuracy: share of right predictions, 0 to 1; of a multi-label task the subset accuracy, the share of rows whose
+            predicted set of labels is exactly the true one.
         macro_precision: mean over labels, 0 to 1.
         macro_recall: mean over labels, 0 to 1.
         macro_f1: mean over labels, 0 to 1.
@@ -69,7 +70,10 @@ class LabelMetrics(MetricFields):
         weighted_recall: the same of the recall.
         weighted_f1: the same of F1.
         per_class: metrics of each label.
-        confusion: rows by true and predicted label.
+        confusion: rows by true and predicted label; None for a multi-label task.
+        micro_f1: of a multi-label task, F1 of all pairs of a row and a label, 0 to 1.
+        lrap: of a multi-label task, the label ranking average precision, 0 to 1: for each true label, the share of true
+            labels among those at least as probable, averaged over labels and rows; 1 for a row without labels.
         accuracy_interval: 95 %, over the sampling of rows.
         macro_f1_interval: 95 %, over the sampling of rows.
         weighted_f1_interval: 95 %, over the sampling of rows.
@@ -84,7 +88,9 @@ class LabelMetrics(MetricFields):
     weighted_recall: float
     weighted_f1: float
     per_class: dict[str, ClassMetrics]
-    confusion: Confusion
+    confusion: Confusion | None = None
+    micro_f1: float | None = None
+    lrap: float | None = None
     accuracy_interval: Bounds | None = None
     macro_f1_interval: Bounds | None = None
     weighted_f1_interval: Bounds | None = None

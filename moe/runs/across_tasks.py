@@ -13,6 +13,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from experts.atomic_io import sha256_of
+from experts.domain import CLASSES, Kind
 from experts.errors import Fault
 from experts.json_io import Json
 from experts.reused import read_sealed_json, write_sealed_json
@@ -21,7 +22,15 @@ from moe.data.prepare import PreparedTask
 from moe.data.schema import DataSettings
 from moe.data.splitting.settings import Split
 from moe.data.splitting.splits import text_digest
-from moe.data.task_reports import ACROSS_TASKS, PREPARED, SplitSize, TaskReport
+from moe.data.task_reports import (
+    ACROSS_TASKS,
+    EMPTY_ANSWER,
+    NO_ANSWER,
+    PREPARED,
+    SplitSize,
+    TaskReport,
+    count_answers,
+)
 
 _FORMAT = 1
 _MAX_NEAR_ROWS = 50_000
@@ -87,8 +96,9 @@ def _read_cache(path: Path, key: Mapping[str, Json]) -> Removed | None:
 
 
 def _without(prepared: PreparedTask, removed: Mapping[Split, Sequence[int]]) -> PreparedTask:
+    kind = prepared.report.kind or CLASSES
     sizes = {
-        split: _reduced_size(size, np.asarray(prepared.splits[split]["label"])[removed.get(split, [])])
+        split: _reduced_size(size, np.asarray(prepared.splits[split]["label"])[removed.get(split, [])], kind)
         for split, size in prepared.report.splits.items()
     }
     counts = {split: len(rows) for split, rows in removed.items()}
@@ -100,11 +110,11 @@ def _without(prepared: PreparedTask, removed: Mapping[Split, Sequence[int]]) -> 
     return replace(prepared, splits=DatasetDict(splits), report=report)
 
 
-def _reduced_size(size: SplitSize, labels: np.ndarray) -> SplitSize:
-    """Numbers of rows of a split, in total and by label, without rows of these labels (n,)."""
-    names = [name for name in size.labels if name != "(none)"]
-    gone = Counter("(none)" if label < 0 else names[label] for label in labels.tolist())
-    return SplitSize(size.rows - len(labels), {name: count - gone[name] for name, count in size.labels.items()})
+def _reduced_size(size: SplitSize, codes: np.ndarray, kind: Kind) -> SplitSize:
+    """Numbers of rows of a split, in total and by label, without rows of these answers (n,)."""
+    names = [name for name in size.labels if name not in (NO_ANSWER, EMPTY_ANSWER)]
+    gone = Counter(count_answers(codes.astype(np.int64), names, kind))
+    return SplitSize(size.rows - len(codes), {name: count - gone[name] for name, count in size.labels.items()})
 
 
 def find_shared_rows(tasks: Mapping[str, PreparedTask], data: DataSettings) -> Removed:

@@ -17,7 +17,7 @@ from experts.adapter import read_adapter_config
 from experts.adapter_bank import ExpertBank
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.cards import EXPERTS, without_folders
-from experts.domain import Labels, LabelSpace
+from experts.domain import Labels, LabelSpace, head_kind
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, BackboneId, ExpertFolder, InitOrigin, check_trained, read_adapter, read_expert
 from experts.expert_io import CARD as EXPERT_CARD
@@ -77,7 +77,7 @@ class SharedInit:
     def heads_for(self, space: LabelSpace, fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a state dict of heads: trained ones as far as their labels are known, else fresh ones.
 
-        A head starts from a trained head that has all of its labels, with the rows in its own order.
+        A head starts from a trained head of its kind that has all of its labels, with the rows in its own order.
 
         Args:
             space: the run's label space.
@@ -85,7 +85,11 @@ class SharedInit:
         """
         state = dict(fresh)
         for head, labels in space.heads.items():
-            source = next((name for name, known in self.labels.items() if set(labels) <= set(known)), None)
+            kind = head_kind(head, labels)
+            source = next(
+                (n for n, known in self.labels.items() if set(labels) <= set(known) and head_kind(n, known) == kind),
+                None,
+            )
             if source is not None:
                 state |= self._class_head(head_key(head), labels, head_key(source), self.labels[source])
         state |= {key: tensor for key, tensor in self.expert.heads.items() if key in fresh and _is_polarity(key)}

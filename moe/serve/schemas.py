@@ -121,10 +121,19 @@ def build_predict_request(settings: ServeSettings) -> type[BaseModel]:
 class PredictionBody(BaseModel):
     """Prediction for one text, with the fields of `moe infer --json`."""
 
-    label: str | None = Field(description="most probable label; null if the model abstained")
+    label: str | None = Field(
+        description="most probable label, of a multi-label task all predicted labels with `;` between them; null if "
+        "the model abstained"
+    )
+    labels: list[str] | None = Field(
+        None, description="predicted labels; null if the model abstained; only present for a multi-label task"
+    )
     probabilities: dict[str, float] = Field(description="probability of each label")
     polarity: float | None = Field(description="−1 (negative) to 1 (positive); null if the labels have no polarity")
-    confidence: float = Field(description="probability of the most probable label")
+    confidence: float = Field(
+        description="probability of the most probable label; of a multi-label task the product of the probabilities of "
+        "all its decisions"
+    )
     experts: dict[str, float] = Field(description="routing weight of each expert")
     routing_entropy: float = Field(description="0 (a single expert) to 1 (equal routing weights)")
     truncated: bool = Field(description="whether the text was longer than the model reads and was cut")

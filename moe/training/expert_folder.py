@@ -113,6 +113,7 @@ def build_expert_card(
         max_length=run.backbone.resolved_length,
         tasks={task: tuple(labels) for task, labels in domain.tasks.items()},
         target_tasks=domain.target_tasks,
+        kinds=dict(domain.kinds),
         heads={head: space.heads[head] for head in heads},
         layers=dict(layers),
         head_kind=run.heads.kind,
@@ -186,7 +187,7 @@ def place_frozen_expert(work: Workspace, overwrite: bool) -> None:
         heads = start.heads_for(space, fresh)
     card = build_expert_card(
         work,
-        Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks))),
+        Domain(SHARED_NAME, space.tasks, target_tasks=tuple(sorted(space.target_tasks)), kinds=space.kinds),
         SHARED_NAME,
         start.adapter.layers,
         polarity=polarity,

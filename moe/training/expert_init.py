@@ -84,7 +84,7 @@ def load_expert_start(work: Workspace, domain: str, settings: ExpertInitSettings
     for name in names if per_expert else names[:1]:
         prefix = f"experts.{name}." if per_expert else ""
         own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        heads[name] = [TrainedHeads(folder / HEADS, own, model.labels.heads, model.labels.tasks)]
+        heads[name] = [TrainedHeads(folder / HEADS, own, model.labels.heads, model.labels.tasks, model.labels.kinds)]
     tasks = {task for known in card.domains if set(known.experts) & set(names) for task in known.tasks}
     origin = InitOrigin(
         source=f"the average of {', '.join(names)} in {without_folders(settings.mixture)}",

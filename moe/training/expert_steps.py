@@ -125,7 +125,7 @@ def pooled_domain(run: RunSettings, name: str) -> Domain:
     if run.language is not None:
         return Domain(name, {})
     space = run.label_space()
-    return Domain(name, space.tasks, target_tasks=tuple(sorted(space.target_tasks)))
+    return Domain(name, space.tasks, target_tasks=tuple(sorted(space.target_tasks)), kinds=space.kinds)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from experts.domain import LabelSpace, head_kind
 from experts.errors import Fault
 from moe.console import info
 from moe.data.collator import Batch, model_inputs, tokenize
 from moe.data.sampler import subsample_per_domain
 from moe.drift.fit import MAX_ROWS, fit_state_distribution
+from moe.kinds.registry import task_kind
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.mixture import Mixture
 from moe.model.mode import SOFT
@@ -135,7 +136,7 @@ def expert_gate(model: Mixture, data: TrainingData, *, steps: int, seed: int) ->
             rows = rng.choice(len(data.rows), min(BATCH_SIZE, len(data.rows)), replace=False)
             collated = data.collate([data.rows[int(row)] for row in rows])
             batch = {name: tensor.to(gate.weight.device) for name, tensor in collated.items()}
-            loss = _class_loss(model(**model_inputs(batch), mode=SOFT), batch, tables)
+            loss = _class_loss(model(**model_inputs(batch), mode=SOFT), batch, tables, model.labels)
             if loss is not None:
                 loss.backward()
                 optimizer.step()
@@ -147,12 +148,13 @@ def expert_gate(model: Mixture, data: TrainingData, *, steps: int, seed: int) ->
     return {EXPERT_GATE: gate.weight.detach().cpu()}
 
 
-def _class_loss(output: MixtureOutput, batch: Batch, tables: LabelTables) -> Tensor | None:
-    """Mean cross-entropy of the rows with a label; None without any."""
+def _class_loss(output: MixtureOutput, batch: Batch, tables: LabelTables, labels: LabelSpace) -> Tensor | None:
+    """Mean loss of the rows with a label, without class weights; None without any."""
     losses = []
     for head, logits in output.logits.items():
         has = tables.labelled_rows(head, batch["task"], batch["label"])  # (B,)
         mask = tables.masks[head].to(has.device)[batch["task"][has]]  # (B', K)
-        losses.append(F.cross_entropy(mask_logits(logits[has].float(), mask), batch["label"][has], reduction="none"))
+        kind = task_kind(head_kind(head, labels.heads[head]))
+        losses.append(kind.row_losses(mask_logits(logits[has].float(), mask), batch["label"][has], mask, 0.0, 0.0))
     rows = torch.cat(losses)  # (B,)
     return rows.mean() if len(rows) else None

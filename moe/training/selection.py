@@ -7,7 +7,8 @@ from moe import distributed
 from moe.bootstrap import Interval, bootstrap_differences
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import JOINT, MERGED, WARMUP
-from moe.evaluation.evaluate import PredictedRow, evaluate_rows, predictions_by_task, validation_metrics
+from moe.evaluation.evaluate import evaluate_rows, predictions_by_task, validation_metrics
+from moe.evaluation.rows import PredictedRow
 from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.best import write_result
 from moe.runs.layout import MIXTURES

@@ -15,6 +15,7 @@ from moe import distributed
 from moe.config.stages import SHARED, LossSettings, Stage
 from moe.console import info
 from moe.data.collator import Collate
+from moe.kinds.registry import task_kind
 from moe.model.mixture import Mixture
 from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.training_log import log_start
@@ -212,9 +213,9 @@ def count_labels(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
     counts = {}
     for task, task_labels in labels.tasks.items():
         head_labels = labels.heads[labels.head_by_task[task]]
-        indices = row_labels[(row_tasks == task) & (row_labels >= 0)]  # (n,), in the task's labels
-        columns = torch.tensor([head_labels.index(task_labels[i]) for i in indices], dtype=torch.long)  # (n,)
-        counts[task] = torch.bincount(columns, minlength=len(head_labels))  # (K,)
+        own = task_kind(labels.kind(task)).label_counts(row_labels[row_tasks == task], len(task_labels))  # (K_t,)
+        by_label = dict(zip(task_labels, own.tolist(), strict=True))
+        counts[task] = torch.tensor([by_label.get(label, 0) for label in head_labels])  # (K,)
     return counts
 
 

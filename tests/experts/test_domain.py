@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from experts.domain import Domain, LabelSpace
+from experts.domain import Domain, LabelSpace, head_kind, head_name
 from experts.errors import Fault
 
 THREE = ("negative", "neutral", "positive")
@@ -104,3 +104,17 @@ def test_task_name_of_two_domains_is_refused_with_both_label_sets() -> None:
 def test_label_in_two_spellings_is_refused_with_both_tasks() -> None:
     with pytest.raises(Fault, match="'positive' in news and 'Positive' in forum"):
         space(news=THREE, forum=("Positive", "other"))
+
+
+def test_tasks_of_another_kind_have_heads_of_their_own() -> None:
+    domains = [
+        Domain("news", {"tone": THREE, "topics": THREE, "few": THREE[:2]}, kinds={"topics": "multi_label"}),
+        Domain("forum", {"mood": THREE[:2]}, kinds={"mood": "multi_label"}),
+    ]
+    labels = LabelSpace.from_domains(domains)
+    assert labels.head_by_task["tone"] == labels.head_by_task["few"] == "-".join(THREE)
+    assert labels.head_by_task["topics"] == labels.head_by_task["mood"] == head_name(THREE, "multi_label")
+    assert list(labels.head_by_task) == list(labels.tasks)
+    kinds = {head: head_kind(head, names) for head, names in labels.heads.items()}
+    assert list(kinds.values()) == ["classes", "multi_label"]
+    assert (labels.kind("tone"), labels.kind("mood")) == ("classes", "multi_label")

@@ -255,3 +255,19 @@ def test_resampled_differences_pair_the_seeds() -> None:
     assert difference.low < -0.45 < 0.45 < difference.high
     with pytest.raises(AssertionError, match="same seeds"):
         bootstrap_differences([ours], [task], resample_seeds=True)
+
+
+def test_metrics_of_sets_equal_scikit_learn() -> None:
+    random, labels = np.random.default_rng(0), ("a", "b", "c")
+    sides = [random.random((60, 3)) < 0.4 for _ in range(2)]
+    true, predicted = ([";".join(np.array(labels)[row]) for row in side] for side in sides)
+    intervals = bootstrap_intervals([TaskPredictions.from_labels(true, predicted, labels, "multi_label")])
+    assert intervals["accuracy"].value == pytest.approx(accuracy_score(*sides))
+    for name in ("macro", "weighted"):
+        assert intervals[f"{name}_f1"].value == pytest.approx(f1_score(*sides, average=name))
+        assert intervals[f"{name}_f1"].low < intervals[f"{name}_f1"].value < intervals[f"{name}_f1"].high
+
+
+def test_set_with_a_label_of_another_task_is_never_right() -> None:
+    task = TaskPredictions.from_labels(["", "a"], ["other", "a"], ("a", "b"), "multi_label")
+    assert bootstrap_intervals([task])["accuracy"].value == 0.5

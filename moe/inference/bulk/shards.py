@@ -292,6 +292,7 @@ def shard_schema(predictor: Predictor, columns: InputColumns = InputColumns()) -
             ("routing_entropy", real),
             ("truncated", pa.bool_()),
             ("task", pa.string()),
+            *([("labels", pa.list_(pa.string()))] if predictor.spec.has_sets else []),
             *([("abstained", pa.bool_())] if predictor.abstain is not None else []),
             *([("label_set", pa.list_(pa.string()))] if predictor.label_sets else []),
             *([("windows", pa.int64())] if predictor.window_limit != 1 else []),

@@ -19,9 +19,8 @@ from moe.inference.predictor import (
     Predictor,
     Routing,
     Scores,
-    batch_by_tokens,
 )
-from moe.inference.windows import first_windows, scores_of_windows
+from moe.inference.windows import batch_by_tokens, first_windows, scores_of_windows
 
 
 class TextEncoder:

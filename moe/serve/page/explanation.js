@@ -66,10 +66,11 @@ function signedBar(fraction) {
   return make("span", { class: "track signed", "aria-hidden": "true" }, inner);
 }
 
-function expertTable({ alone, why }) {
+function expertTable({ alone, why, answer }) {
+  const predicted = answer.labels ? answer.label : why.of;
   const rows = Object.entries(alone)
     .sort((a, b) => b[1].share - a[1].share)
-    .map(([name, { share: weight, label, probability }]) => [name, share(weight), label === why.of ? label : `${label} ≠`, share(probability)]);
+    .map(([name, { share: weight, label, probability }]) => [name, share(weight), `${label || "no label"}${label === predicted ? "" : " ≠"}`, share(probability)]);
   return table("Each expert alone", ["Expert", "Weight", "Label", "Probability"], rows);
 }
 

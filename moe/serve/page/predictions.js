@@ -12,11 +12,13 @@ const ROUTING_DELAY = 2000; // milliseconds between two updates of the charts du
 const FILTERS = {
   all: ["All rows", () => true],
   low: ["Low confidence", (row) => isLow(row)],
-  none: ["No label", (row) => row.prediction?.abstained],
+  none: ["No label", (row) => Boolean(row.prediction) && !labelsOf(row).length],
   error: ["Not classified", (row) => Boolean(row.error)],
 };
 const state = { rows: [], model: null, options: null, page: 0, drawn: new WeakMap(), textLines: new WeakMap(), timer: null };
 
+/** The predicted labels of a row: several of a multi-label task, none of a pending row or where the model abstained. */
+const labelsOf = ({ prediction }) => prediction?.labels ?? (prediction?.label ? [prediction.label] : []);
 export const threshold = () => Number(byId("threshold").value);
 export const isLow = (row) => Boolean(row.prediction) && row.prediction.confidence < threshold();
 
@@ -56,7 +58,7 @@ function drawRouting() {
 }
 
 function fillFilter() {
-  const labels = [...new Set(state.rows.map((row) => row.prediction?.label).filter(Boolean))].sort();
+  const labels = [...new Set(state.rows.flatMap(labelsOf))].sort();
   const before = byId("filter").value;
   const options = Object.entries(FILTERS).map(([value, [name]]) => [value, name]);
   fill(byId("filter"), ...[...options, ...labels.map((label) => [`=${label}`, label])].map(([value, name]) => make("option", { value }, name)));
@@ -66,7 +68,7 @@ function fillFilter() {
 function filteredRows() {
   const value = byId("filter").value;
   if (value === "all") return state.rows;
-  return state.rows.filter(value.startsWith("=") ? (row) => row.prediction?.label === value.slice(1) : FILTERS[value][1]);
+  return state.rows.filter(value.startsWith("=") ? (row) => labelsOf(row).includes(value.slice(1)) : FILTERS[value][1]);
 }
 
 function draw() {
@@ -87,7 +89,7 @@ function draw() {
 function drawCounts() {
   const counts = new Map(), marks = { low: 0, none: 0, error: 0 };
   for (const row of state.rows) {
-    if (row.prediction?.label) counts.set(row.prediction.label, (counts.get(row.prediction.label) ?? 0) + 1);
+    for (const label of labelsOf(row)) counts.set(label, (counts.get(label) ?? 0) + 1);
     for (const mark of Object.keys(marks)) marks[mark] += FILTERS[mark][1](row) ? 1 : 0;
   }
   const labels = [...counts].sort((a, b) => b[1] - a[1]);
@@ -156,9 +158,9 @@ function predictionCells(row, explanation) {
 }
 
 function labelParts(row) {
-  const { prediction } = row;
-  const parts = [prediction.label
-    ? make("span", { class: "answer" }, make("b", {}, prediction.label), " ", make("span", { class: "number" }, share(prediction.confidence)))
+  const { prediction } = row, labels = labelsOf(row);
+  const parts = [labels.length
+    ? make("span", { class: "answer" }, make("b", {}, labels.join(", ")), " ", make("span", { class: "number" }, share(prediction.confidence)))
     : make("b", { class: "mark none" }, "no label")];
   if (isLow(row)) parts.push(make("span", { class: "mark low" }, "low confidence"));
   if (prediction.polarity !== null) parts.push(polarity(prediction.polarity));
@@ -220,7 +222,8 @@ function toRecord(row) {
 function flatten(record, prefix = "") {
   const cells = {};
   for (const [name, value] of Object.entries(record)) {
-    if (value !== null && typeof value === "object") Object.assign(cells, flatten(value, `${prefix}${name}.`));
+    if (Array.isArray(value)) cells[prefix + name] = JSON.stringify(value);
+    else if (value !== null && typeof value === "object") Object.assign(cells, flatten(value, `${prefix}${name}.`));
     else cells[prefix + name] = value;
   }
   return cells;

@@ -19,7 +19,7 @@ export function showRouting(rows, model, threshold) {
 
 /** Possible groupings: by key, a name and a function from a row to its group. */
 function groupings() {
-  const available = new Map([["=task", ["task", (row) => row.prediction.task]], ["=label", ["label", (row) => row.prediction.label ?? "no label"]]]);
+  const available = new Map([["=task", ["task", (row) => row.prediction.task]], ["=label", ["label", (row) => row.prediction.label || "no label"]]]);
   for (const name of Object.keys(state.rows[0].file)) {
     const values = state.rows.map((row) => row.file[name]).filter(Boolean);
     const dated = values.length && values.slice(0, 1000).every((value) => DATE.test(value));

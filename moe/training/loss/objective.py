@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experts.domain import LabelSpace
+from experts.domain import LabelSpace, head_kind
 from moe import distributed
 from moe.config.stages import LossSettings, Stage
 from moe.data.collator import Batch
+from moe.kinds.registry import task_kind
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.lm_head import IGNORE_INDEX
 from moe.model.outputs import MixtureOutput, RouterOutput
@@ -35,7 +36,6 @@ from router.losses import (
     domain_loss,
     finite_losses,
     relative_weights,
-    row_losses,
     weighted_sum,
     weights_by_rows,
 )
@@ -81,6 +81,7 @@ class Objective:
         self.stage, self.settings, self.domain_expert_mask = stage, settings, domain_expert_mask
         self.context = context or LossContext()
         self.tables = LabelTables.of(labels)
+        self.kinds = {head: task_kind(head_kind(head, names)) for head, names in labels.heads.items()}
         self.class_weights = class_weights(settings, labels, counts or {})
         constants: dict[str, float] = {str(name): value for name, value in settings.constants.items()}
         self.teaching = teaching
@@ -226,8 +227,9 @@ class Objective:
         """Class loss of the rows `has` (B,) of one head."""
         task, labels, settings = batch.task[has], batch.label[has], self.settings  # (B_h,) each
         logits, mask = self._logits(batch, head, has)  # (B_h, K) each
-        per_row = row_losses(logits, labels, mask, settings.focal, settings.smoothing)  # (B_h,)
-        if settings.classes == "cross_entropy":
+        kind = self.kinds[head]
+        per_row = kind.row_losses(logits, labels, mask, settings.focal, settings.smoothing)  # (B_h,)
+        if settings.classes == "cross_entropy" or not kind.has_class_weights:
             return per_row.mean()
         if settings.classes == "effective":
             weights = self.class_weights[head].to(has.device)[task, labels]  # (B_h,)

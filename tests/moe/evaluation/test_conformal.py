@@ -122,6 +122,19 @@ def test_level_that_no_task_has_rows_for_is_refused_with_their_number() -> None:
         with_label_sets(fitted, validation, 0.999)
 
 
+def test_multi_label_task_gets_no_sets_and_is_not_called_short_of_rows() -> None:
+    single, random = overconfident(200), np.random.default_rng(0)
+    sets = TaskLogits(random.normal(size=(200, 3)), random.integers(0, 8, 200), "multi_label", ("a", "b", "c"))
+    validation = {"headlines": single, "topics": sets}
+    fitted = with_label_sets({task: fit_calibration(rows) for task, rows in validation.items()}, validation, 0.9)
+    assert (fitted["headlines"].label_sets is None, fitted["topics"].label_sets) == (False, None)
+    report = label_set_report(fitted, validation, {"headlines": "news", "topics": "news"})
+    assert report is not None
+    assert (report.tasks.keys(), report.too_few_rows) == ({"headlines"}, {})
+    with pytest.raises(Fault, match="one label per row"):
+        with_label_sets({"topics": fit_calibration(sets)}, {"topics": sets}, 0.9)
+
+
 @pytest.fixture
 def work(make_work: Make) -> Workspace:
     return make_work(

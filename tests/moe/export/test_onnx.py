@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx as onnx_model
 import onnxruntime
 import pytest
 import torch
-from conftest import FAMILIES, save_backbone
+from conftest import FAMILIES, TOPICS, save_backbone, topic_domain
 from exports import save_and_load_mixture
 from mixtures import TEXTS
 from tokenizers import Tokenizer
@@ -31,7 +32,7 @@ from moe.export.onnx import (
 )
 from moe.export.selection import ExportSource, load_export_source
 from moe.inference.calibration import TaskCalibration, write_calibration
-from moe.inference.load import load
+from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_texts
 from moe.model.heads import HeadSettings
 from moe.runs.model_ref import resolve
@@ -175,3 +176,26 @@ def test_onnx_graph_matches_torch_in_every_family_but_deberta(family: str, tmp_p
         inputs = random_inputs(*shape)
         for name, output in zip(names, session.run(names, inputs), strict=True):
             np.testing.assert_allclose(output, run_torch(source, inputs)[name], atol=1e-4)
+
+
+def test_graph_of_a_multi_label_task_has_sigmoids_and_its_specification_thresholds(tmp_path: Path) -> None:
+    source = save_and_load_mixture(tmp_path, domains=topic_domain())
+    thresholds = dict(zip(TOPICS, (0.2, 0.5, 0.7), strict=True))
+    write_calibration(source.folder, {"news": TaskCalibration(temperature=1.5, rows=9, label_thresholds=thresholds)})
+    out = tmp_path / "onnx"
+    write_onnx(out, load_export_source(source.folder, ()), overwrite=False)
+    tasks = read_json(out / SPEC_FILE)["tasks"]
+    assert (tasks["news"]["kind"], tasks["news"]["thresholds"]) == ("multi_label", [0.2, 0.5, 0.7])
+    assert not {"kind", "thresholds"} & tasks["forum"].keys()
+    graph = onnx_model.load(str(out / ONNX_FILE)).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    assert (makers["probabilities/news"], makers["probabilities/forum"]) == ("Sigmoid", "Softmax")
+    predictor = load(resolve(source.folder), LoadOptions(runtime="torch"))
+    (prediction,) = predict_texts(TEXTS[:1], predictor, "news")
+    encoded = Tokenizer.from_file(str(out / TOKENIZER_FILE)).encode(TEXTS[0])
+    feed = {"input_ids": [encoded.ids], "attention_mask": [encoded.attention_mask], "domain": [0]}
+    session = onnxruntime.InferenceSession(str(out / ONNX_FILE))
+    (found,) = session.run(["probabilities/news"], {name: np.array(value) for name, value in feed.items()})
+    np.testing.assert_allclose(found[0], prediction.probabilities, atol=1e-4)
+    chosen = {label for label, p in zip(TOPICS, found[0], strict=True) if p >= thresholds[label]}
+    assert set(filter(None, prediction.label.split(";"))) == chosen

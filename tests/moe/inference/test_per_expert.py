@@ -8,7 +8,8 @@ from mixtures import random_mixture
 from training_logs import write_run
 
 from moe.errors import Fault
-from moe.evaluation.evaluate import evaluate, write_evaluation, write_per_expert
+from moe.evaluation.evaluate import evaluate
+from moe.evaluation.evaluation_files import write_evaluation, write_per_expert
 from moe.inference.per_expert import per_expert_columns, predict_per_expert
 from moe.inference.stream import predict_texts
 from moe.inference.torch_predictor import TorchPredictor

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import LABELS, Make
 
-from moe.evaluation.evaluate import PredictedRow
+from moe.evaluation.rows import PredictedRow
 from moe.inference.predictor import Prediction
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
