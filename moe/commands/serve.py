@@ -21,9 +21,7 @@ MODELS_HELP = f"{DEFAULT_MODEL_HELP} Several are served by one process, each as 
     ),
 )
 def serve_(
-    models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help=MODELS_HELP, show_default=False)
-    ] = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=MODELS_HELP, show_default=False)] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Service settings (YAML).")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: 8000.")] = None,
