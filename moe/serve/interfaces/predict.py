@@ -115,8 +115,12 @@ def _check_targets(answers: Sequence[Answer]) -> None:
     """
     for number, answer in enumerate(answers):
         if answer.target_missing:
-            expected, found = "pairs of a text and a target that it contains", f"pair {number}, which is none"
-            raise RequestError(409, Fault(expected, found, "send several texts as [[text], [text]]"))
+            fault = Fault(
+                expected="pairs of a text and a target that it contains",
+                found=f"pair {number}, which is none",
+                remedy="send several texts as [[text], [text]]",
+            )
+            raise RequestError(409, fault)
 
 
 def _sort_scores(scores: dict[str, float]) -> list[dict[str, object]]:

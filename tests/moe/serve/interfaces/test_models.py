@@ -46,9 +46,9 @@ def torch_weights(model: HostedModel) -> dict[str, int]:
 def test_models_on_one_backbone_share_one_copy_of_its_weights(folders: dict[str, Path]) -> None:
     sources = [ModelSource(name, folder) for name, folder in folders.items()]
     manager = load_manager(ServeSettings(), sources, LoadOptions(runtime="torch"))
-    one, two = (torch_weights(model) for model in manager.models.values())
-    assert len(one) > 20
-    assert one == two
+    first, second = (torch_weights(model) for model in manager.models.values())
+    assert len(first) > 20
+    assert first == second
 
 
 def test_answers_equal_those_of_each_model_alone_bit_for_bit(client: TestClient, folders: dict[str, Path]) -> None:
