@@ -135,6 +135,12 @@ def test_models_with_one_name_or_different_outputs_are_rejected(folders: dict[st
         load_manager(ServeSettings(), [first, ModelSource("one", folders["two"])], LoadOptions(runtime="torch"))
 
 
+def test_number_of_models_is_limited(folders: dict[str, Path]) -> None:
+    sources = [ModelSource(name, folder) for name, folder in folders.items()]
+    with pytest.raises(Fault, match="max_models"):
+        load_manager(ServeSettings(max_models=1), sources)
+
+
 def test_language_models_share_their_backbone_and_are_chosen_by_name(tmp_path: Path) -> None:
     backbone = save_language_model(tmp_path / "llama", "llama")
     folders = {name: save_random_lm_mixture(tmp_path / name, backbone) for name in ("x", "y")}
