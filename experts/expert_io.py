@@ -160,6 +160,11 @@ class ExpertFolder:
         return self.card.name if self.card else self.path.name
 
     @property
+    def has_head_bias(self) -> bool:
+        """Whether its class heads have a bias."""
+        return any(name.startswith("classes.") and name.endswith(".bias") for name in self.heads)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the adapter's weight file."""
         return sha256_of(self.path / ADAPTER)

@@ -54,7 +54,7 @@ OVERVIEW: dict[str, tuple[str, str]] = {
         "Explain predictions: words for and against the label, words behind the routing, each expert's prediction.",
     ),
     "generate": ("infer", "Generate answers to prompts with a language model's mixture, and show the routing weights."),
-    "serve": ("serve", "Serve a model over HTTP: JSON API and web page."),
+    "serve": ("serve", "Serve models over HTTP: JSON API and web page."),
     "evaluate": (
         "evaluate",
         "Evaluate a model: metrics per class and domain, routing; writes `evaluation/MODEL/` with every prediction.",

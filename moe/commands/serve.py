@@ -14,16 +14,13 @@ MODELS_HELP = f"{DEFAULT_MODEL_HELP} Several are served by one process, each as 
 @app.command(
     "serve",
     epilog=examples(
-        "moe serve runs/demo",
         "moe serve runs/demo --config service.yaml --port 8001",
-        "moe serve filings=runs/filings news=runs/demo",
+        "moe serve runs/demo filings=runs/filings",
         "moe serve --new-key",
     ),
 )
 def serve_(
-    models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]...", help=MODELS_HELP, show_default=False)
-    ] = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=MODELS_HELP, show_default=False)] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Service settings (YAML).")] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; default: 8000.")] = None,
@@ -35,7 +32,7 @@ def serve_(
     new_key: Annotated[bool, typer.Option("--new-key", help="Print a new API key and its hash, and exit.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Serve a model, or several, over HTTP: JSON API and web page."""
+    """Serve models over HTTP: JSON API and web page."""
     from moe.extras import check_extra
     from moe.serve.auth import generate_key
     from moe.serve.settings import check_keys_required, read_settings

@@ -183,7 +183,7 @@ def read_trained_expert(init: str) -> TrainedExpert:
         "backbone.pooling": card.pooling,
         "template": card.template,
         "language": card.language,
-    } | ({} if card.language else {"heads.kind": card.head_kind})
+    } | ({} if card.language else {"heads.kind": card.head_kind, "heads.bias": expert.has_head_bias})
     origin = InitOrigin(
         source=without_folders(init), sha256=expert.digest, data_sha256=card.data_sha256, steps=card.steps
     )
@@ -229,7 +229,7 @@ def _of_mixture(folder: Path, init: str) -> TrainedExpert:
         "backbone.pooling": card.backbone_settings.pooling,
         "template": card.template,
         "language": card.language,
-    } | ({} if card.language else {"heads.kind": card.heads.kind})
+    } | ({} if card.language else {"heads.kind": card.heads.kind, "heads.bias": card.heads.bias})
     origin = InitOrigin(
         source=without_folders(init),
         sha256=sha256_of(path / ADAPTER),
@@ -267,6 +267,7 @@ def _setting_errors(trained_expert: TrainedExpert, run: RunSettings) -> Iterator
         "template": run.template,
         "language": run.language is not None,
         "heads.kind": run.heads.kind,
+        "heads.bias": run.heads.bias,
     }
     for key, trained in trained_expert.settings.items():
         if key == "language" and trained != own[key]:

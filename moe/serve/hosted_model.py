@@ -31,22 +31,23 @@ class ModelSource:
 def parse_sources(words: Sequence[str]) -> list[ModelSource]:
     """Parse the models on the command line, each as `MODEL` or `NAME=MODEL`; none stands for the default model.
 
-    A word that is an existing path is a model, whatever characters it contains.
+    A model without a name is named by the last part of its path. A word that is an existing path is a model, whatever
+    characters it contains.
 
     Raises:
         Fault: if two models have the same name, or a name is empty.
     """
-    sources = [_parse_source(word, several=len(words) > 1) for word in words] or [ModelSource(None, None)]
+    sources = [_parse_source(word) for word in words] or [ModelSource(None, None)]
     names = [source.name for source in sources]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise Fault("models with different names", f"{repeated} twice", "give them names: moe serve NAME=MODEL …")
     return sources
 
 
-def _parse_source(word: str, several: bool) -> ModelSource:
+def _parse_source(word: str) -> ModelSource:
     name, equals, model = word.partition("=")
     if not equals or Path(word).exists():
-        return ModelSource(Path(word).resolve().name if several else None, Path(word))
+        return ModelSource(Path(word).resolve().name, Path(word))
     if not name or not model:
         raise Fault("a model as MODEL or NAME=MODEL", repr(word), "name the folder of a model")
     return ModelSource(name, Path(model))

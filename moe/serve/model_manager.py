@@ -215,7 +215,9 @@ class ModelManager:
             self.add(model)
             log_event("loaded", model=name, sha256=served.sha256)
         if current is not None:
-            await self._retire(current)
+            await _retire(current)
+            del current
+            await asyncio.to_thread(gc.collect)  # a model's layers refer to each other in cycles
         return model
 
     def _check_free(self, name: str, current: HostedModel | None, replace: bool) -> None:
@@ -238,14 +240,10 @@ class ModelManager:
             raise RequestError(409, fault)
         del self._models[name]
         self._notify()
-        await self._retire(model)
-        log_event("unloaded", model=name)
-
-    async def _retire(self, model: HostedModel) -> None:
-        await model.finish()
-        await model.close()
+        await _retire(model)
         del model
-        await asyncio.to_thread(gc.collect)  # a model's layers refer to each other in cycles
+        await asyncio.to_thread(gc.collect)  # as above
+        log_event("unloaded", model=name)
 
     def _notify(self) -> None:
         for callback in self.on_change:
@@ -259,6 +257,12 @@ class ModelManager:
         for model in list(self._models.values()):
             await model.finish()
         await asyncio.sleep(max(0.0, earliest - time.monotonic()))
+
+
+async def _retire(model: HostedModel) -> None:
+    """Answer the requests that a model has accepted, then stop it."""
+    await model.finish()
+    await model.close()
 
 
 def check_same_output(current: ServedModel, other: ServedModel) -> None:

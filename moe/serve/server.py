@@ -72,8 +72,11 @@ def load_manager(
         sources: the models, at least one.
 
     Raises:
-        Fault: if a model cannot be loaded, two have the same name, or one has other outputs than the first.
+        Fault: if there are more than `max_models`, a model cannot be loaded, two have the same name, or one has other
+            outputs than the first.
     """
+    if len(sources) > settings.max_models:
+        raise Fault(f"at most {settings.max_models} models", str(len(sources)), "raise max_models in the settings")
     load = partial(load_served_model, options=options, token_budget=settings.batch_tokens, backbones=BackbonePool())
     loaders = [partial(load, source.model) for source in sources]
     set_threads = partial(torch.set_num_threads, torch.get_num_threads())

@@ -91,15 +91,15 @@ def find_folder(root: Path, path: str) -> Path:
     """Return a folder in or below `root`, of an absolute path or one relative to it; links are followed.
 
     Raises:
-        RequestError: 422 if it is elsewhere, or there is none; which of them is not told.
+        RequestError: 422 if it is elsewhere, or there is none; the error does not say which.
     """
     root = root.resolve()
     try:
         folder = (root / path).resolve()
-        found = folder.is_relative_to(root) and folder.is_dir()
+        is_inside = folder.is_relative_to(root) and folder.is_dir()
     except (OSError, ValueError, RuntimeError):  # a NUL, a name that is too long, a loop of links
-        found = False
-    if not found:
+        is_inside = False
+    if not is_inside:
         fault = Fault("a folder in or below `load_folder`", "no such folder", "copy the model there, and send its path")
         raise RequestError(422, fault)
     return folder

@@ -98,5 +98,9 @@ def check_complete(answers: Sequence[Answer], option: str) -> None:
     """
     for number, answer in enumerate(answers):
         if answer.truncated:
-            found = f"text {number} of the request, which is longer"
-            raise RequestError(409, Fault("texts that the model reads completely", found, f"shorten it, or {option}"))
+            fault = Fault(
+                expected="texts that the model reads completely",
+                found=f"text {number} of the request, which is longer",
+                remedy=f"shorten it, or {option}",
+            )
+            raise RequestError(409, fault)

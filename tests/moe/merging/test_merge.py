@@ -1,5 +1,6 @@
 """Tests of merging: initialization of heads, and refusals of experts that do not fit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,9 @@ def test_merge_refuses_differing_experts_and_names_both_values(two: Workspace, t
             check_merge(two.run, [experts[0], read_expert(folder)], backbone)
         (folder / CARD).write_text(original)
         write_manifest(folder)
+    without_bias = {name: tensor for name, tensor in experts[1].heads.items() if not name.endswith(".bias")}
+    with pytest.raises(Fault, match=r"heads.bias True.*False"):
+        check_merge(two.run, [experts[0], replace(experts[1], heads=without_bias)], backbone)
 
 
 def test_merge_refuses_untrained_equal_and_broken_experts(two: Workspace) -> None:

@@ -40,6 +40,13 @@ def test_label_attention_starts_as_a_linear_head_on_the_mean() -> None:
     torch.testing.assert_close(out.polarity, expected.polarity)
 
 
+def test_linear_heads_without_bias_are_a_product_with_the_state() -> None:
+    heads = Heads(2, HEADS, HeadSettings(bias=False), polarity=False).eval()
+    pooled = pool(STATES, MASK, "mean")
+    assert not any("bias" in name for name in heads.state_dict())
+    torch.testing.assert_close(heads(pooled).logits["x-y"], pooled @ heads.state_dict()["classes.x-y.1.weight"].T)
+
+
 def test_label_attention_reads_the_tokens_that_a_label_attends_to() -> None:
     heads = Heads(2, {"x-y": ("x", "y")}, HeadSettings(kind="label_attention"), polarity=False).eval()
     layer = heads.classes["x-y"][-1]

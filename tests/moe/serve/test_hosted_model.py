@@ -8,9 +8,9 @@ from experts.errors import Fault
 from moe.serve.hosted_model import ModelSource, parse_sources
 
 
-def test_one_model_is_named_by_the_folder_that_is_found() -> None:
-    assert parse_sources([]) == [ModelSource(None, None)]
-    assert parse_sources(["runs/demo"]) == [ModelSource(None, Path("runs/demo"))]
+def test_model_is_named_by_the_last_part_of_its_path() -> None:
+    assert parse_sources(["runs/demo"]) == [ModelSource("demo", Path("runs/demo"))]
+    assert parse_sources([]) == [ModelSource(None, None)], "the folder that is found names it"
 
 
 def test_several_models_are_named_by_what_was_given() -> None:
@@ -20,7 +20,7 @@ def test_several_models_are_named_by_what_was_given() -> None:
 
 def test_path_that_exists_is_a_model_whatever_its_characters(tmp_path: Path) -> None:
     (tmp_path / "x=y").mkdir()
-    assert parse_sources([str(tmp_path / "x=y")]) == [ModelSource(None, tmp_path / "x=y")]
+    assert parse_sources([str(tmp_path / "x=y")]) == [ModelSource("x=y", tmp_path / "x=y")]
 
 
 @pytest.mark.parametrize("words", [["a/m", "b/m"], ["n=a", "n=b"], ["=a"], ["n="]])

@@ -1,6 +1,5 @@
 """Tests of models that are loaded at run time: who may, from where, when they are visible, and when they are gone."""
 
-import gc
 import threading
 import time
 import weakref
@@ -88,7 +87,6 @@ def test_loaded_model_shares_the_backbone_and_is_freed_when_unloaded(folder: Pat
         assert len(first & new) > 20
         gone = weakref.ref(engines.pop())
         assert unload(client).status_code == 200
-        gc.collect()
         assert gone() is None
 
 

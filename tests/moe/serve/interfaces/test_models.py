@@ -46,9 +46,9 @@ def torch_weights(model: HostedModel) -> dict[str, int]:
 def test_models_on_one_backbone_share_one_copy_of_its_weights(folders: dict[str, Path]) -> None:
     sources = [ModelSource(name, folder) for name, folder in folders.items()]
     manager = load_manager(ServeSettings(), sources, LoadOptions(runtime="torch"))
-    one, two = (torch_weights(model) for model in manager.models.values())
-    assert len(one) > 20
-    assert one == two
+    first, second = (torch_weights(model) for model in manager.models.values())
+    assert len(first) > 20
+    assert first == second
 
 
 def test_answers_equal_those_of_each_model_alone_bit_for_bit(client: TestClient, folders: dict[str, Path]) -> None:
@@ -133,6 +133,12 @@ def test_models_with_one_name_or_different_outputs_are_rejected(folders: dict[st
         load_manager(ServeSettings(), [first, ModelSource("chat", language)], LoadOptions(runtime="torch"))
     with pytest.raises(Fault, match="NAME=MODEL"):
         load_manager(ServeSettings(), [first, ModelSource("one", folders["two"])], LoadOptions(runtime="torch"))
+
+
+def test_number_of_models_is_limited(folders: dict[str, Path]) -> None:
+    sources = [ModelSource(name, folder) for name, folder in folders.items()]
+    with pytest.raises(Fault, match="max_models"):
+        load_manager(ServeSettings(max_models=1), sources)
 
 
 def test_language_models_share_their_backbone_and_are_chosen_by_name(tmp_path: Path) -> None:

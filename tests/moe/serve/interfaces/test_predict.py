@@ -83,6 +83,20 @@ def test_raw_scores_are_logits_whose_softmax_is_the_probabilities(client: TestCl
     assert {label: value / total for label, value in exponentials.items()} == pytest.approx(plain, abs=1e-5)
 
 
+def test_parameters_of_clients_of_the_hub_are_accepted(client: TestClient) -> None:
+    rows = scores(client, TEXTS[0])
+    assert scores(client, TEXTS[0], parameters={}) == rows
+    assert scores(client, TEXTS[0], parameters={"top_k": 2}) == rows[:2]
+    raw = scores(client, TEXTS[0], raw_scores=True)
+    assert scores(client, TEXTS[0], parameters={"function_to_apply": "none"}) == raw
+
+
+def test_list_of_texts_that_is_no_batch_is_rejected_with_what_a_batch_is(client: TestClient) -> None:
+    response = client.post("/predict", json={"inputs": ["a", "b", "c"]})
+    assert response.status_code == 422
+    assert "[[text], [text], ...]" in response.json()["error"]
+
+
 def test_too_long_text_is_rejected_unless_it_may_be_truncated(client: TestClient) -> None:
     response = client.post("/predict", json={"inputs": [[TEXTS[0]], [LONG]]})
     assert response.status_code == 409
@@ -104,6 +118,8 @@ def test_too_long_text_is_rejected_unless_it_may_be_truncated(client: TestClient
         ({"inputs": 3}, 422),
         ({"inputs": "a", "truncate": 1}, 422),
         ({"inputs": "a", "top_k": 1}, 422),
+        ({"inputs": "a", "parameters": {"top_k": 0}}, 422),
+        ({"inputs": "a", "parameters": {"function_to_apply": "sigmoid"}}, 422),
         ({"inputs": "a", "task": "odd"}, 422),
         ({"inputs": "a", "domain": "odd"}, 422),
         ({"inputs": "a", "model": "odd"}, 404),
