@@ -112,7 +112,14 @@ def test_prefix_is_repeated_until_the_name_is_free() -> None:
 def test_every_column_of_a_prediction_is_known(predictor: TorchPredictor) -> None:
     (row,) = predict_rows([{"text": "bank"}], predictor)
     assert row.keys() - {"text"} <= set(PREDICTED)
-    assert set(PREDICTED) - row.keys() == {"abstained", "target_missing", "target_truncated", "windows", "unfamiliar"}
+    assert set(PREDICTED) - row.keys() == {
+        "abstained",
+        "label_set",
+        "target_missing",
+        "target_truncated",
+        "windows",
+        "unfamiliar",
+    }
 
 
 def test_prediction_of_a_callers_row_does_not_replace_its_columns(predictor: TorchPredictor) -> None:
