@@ -65,7 +65,7 @@ OVERVIEW: dict[str, tuple[str, str]] = {
     ),
     "calibrate": (
         "evaluate",
-        "Fit a model's temperatures and abstention thresholds on validation rows; writes its `calibration.json`.",
+        "Fit a model's temperatures, abstention thresholds and label sets on validation rows, into `calibration.json`.",
     ),
     "report": (
         "evaluate",

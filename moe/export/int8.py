@@ -81,8 +81,8 @@ def quantize_graph(graph: Path, arrays: Mapping[str, np.ndarray], out: Path) -> 
         Fault: if the weights are too large for one file.
     """
     if (size := sum(array.nbytes for array in arrays.values())) > LARGEST:
-        found = f"{size / 1e9:.1f} GB"
-        raise Fault("weights of at most 2.1 GB for an INT8 graph", found, "export without --int8")
+        remedy = "export without --int8"
+        raise Fault("weights of at most 2.1 GB for an INT8 graph", f"{size / 1e9:.1f} GB", remedy)
     from onnxruntime.quantization import QuantType, quantize_dynamic  # slow to import
 
     model = onnx.load(str(graph), load_external_data=False)

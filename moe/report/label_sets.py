@@ -36,9 +36,9 @@ def _guarantee(report: LabelSetReport) -> str:
 
 
 def _header(report: LabelSetReport) -> list[str]:
-    fitted = ["task", "fitted\non rows", "from\np of"]
+    fitted = ["task", "fitted\non rows", "least p\nin a set"]
     sets = ["test\nrows", "coverage", "95 %", "labels\nper set", "one\nlabel"]
-    return [*fitted, *sets, f"abstain\n{report.level:g}: given", "accuracy\nof these"]
+    return [*fitted, *sets, f"abstain {report.level:g}\nanswers", "accuracy\nof these"]
 
 
 def _rows(report: LabelSetReport) -> Iterator[list[str]]:

@@ -3,7 +3,7 @@
 Every prediction without torch reads this file, so this module imports nothing heavy.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,6 +62,6 @@ class GraphSpec(BaseModel):
     weights: dict[str, WeightSource]
     spec: InferenceSpec
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the content of the file; a graph without an INT8 graph has no key for it."""
         return self.model_dump(mode="json", exclude={"int8_sha256"} if self.int8_sha256 is None else None)

@@ -1,9 +1,11 @@
 """Claims about label sets: the quantile is split conformal's, sets cover the true label, the report says what lacks."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import Make
 from logits import overconfident
@@ -13,13 +15,16 @@ from rich.console import Console, RenderableType
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from experts.errors import Fault
+from moe.data.formats.readers import read_records
 from moe.evaluation.calibrate import calibrate, calibration_view, fit_calibration
 from moe.evaluation.conformal import fit_label_sets, label_set_report, with_label_sets
 from moe.evaluation.evaluate import evaluate_folder
 from moe.evaluation.temperature import TaskLogits
+from moe.inference.bulk.shards import shard_schema
 from moe.inference.calibration import CALIBRATION, read_calibration, rows_for_sets
 from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_rows
+from moe.inference.text_io import OutputTarget
 from moe.model.backbone import load_backbone
 from moe.report.label_sets import label_set_table
 from moe.report.terminal import answers_table, evaluation_view
@@ -154,12 +159,20 @@ def test_sets_of_calibrate_are_measured_by_evaluate_and_given_by_infer(work: Wor
     for text in (render(calibration_view(fitted)), render(evaluation_view(report))):
         assert "a set holds the true label in at least 0.8 of cases" in text
         assert f"{report.label_sets.tasks['forum'].coverage:.3f}" in text
-    rows = list(predict_rows([{"text": text} for text in TEXTS], load(resolve(folder), LoadOptions(label_sets=True))))
+    predictor = load(resolve(folder), LoadOptions(label_sets=True))
+    rows = list(predict_rows([{"text": text} for text in TEXTS], predictor))
     for row in rows:
         sets = calibration.require_sets(row["task"])
         expected = sets.select(list(row["probabilities"]), list(row["probabilities"].values()))
         assert row["label_set"] == list(expected)
     assert ", ".join(max((row["label_set"] for row in rows), key=len)) in render(answers_table(rows))
+    for name in ("answers.csv", "answers.parquet", "answers.jsonl"):
+        OutputTarget(tmp_path / name).write(rows)
+        records = [record.values["label_set"] for record in read_records(tmp_path / name, others=None)]
+        given = [json.loads(str(its)) if name.endswith("csv") else its for its in records]
+        assert given == [row["label_set"] for row in rows]
+    assert shard_schema(predictor).field("label_set").type == pa.list_(pa.string())
+    assert "label_set" not in shard_schema(load(resolve(folder))).names
     assert calibrate(work, folder).label_sets is None
     assert "label_sets" not in (folder / CALIBRATION).read_text()
     with pytest.raises(Fault, match=r"found a calibration without them\. Run moe calibrate .*model --conformal 0\.9"):

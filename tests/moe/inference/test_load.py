@@ -209,8 +209,7 @@ def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: 
 def test_damaged_model_is_refused_with_and_without_its_graph(copy: Path) -> None:
     heads = copy / "heads.safetensors"
     heads.write_bytes(heads.read_bytes()[:-1] + b"\x01")
-    runtimes: tuple[Runtime, ...] = ("auto", "onnx", "torch")  # it has no INT8 graph, which would be reported first
-    for runtime in runtimes:
+    for runtime in (name for name in get_args(Runtime) if name != "int8"):  # it has no INT8 graph
         with pytest.raises(Fault, match=r"heads\.safetensors with sha256"):
             load(resolve(copy), LoadOptions(runtime=runtime))
 
