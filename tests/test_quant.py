@@ -37,8 +37,8 @@ def test_walk_works_in_order_on_a_small_part(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in walk_commands():
         typed = line
-        for whole, small in SMALL.items():
-            typed = typed.replace(whole, small)
+        for full, small in SMALL.items():
+            typed = typed.replace(full, small)
         typed += FEW_STEPS if line.startswith("moe sweep") else ""
         environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
         process = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
