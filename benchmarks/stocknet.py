@@ -69,8 +69,8 @@ def main() -> None:
         tweets = tweets.sample(min(options.rows, len(tweets)), random_state=13)
     tweets = tweets.sort_values("time", kind="stable").reset_index(drop=True)
     changes = (closes.shift(-1) / closes - 1).stack()
-    places = zip(sessions.dates[sessions.assign(tweets["time"])], tweets["ticker"], strict=True)
-    tweets["label"] = [label_of(changes.get(place, float("nan"))) for place in places]
+    pairs = zip(sessions.dates[sessions.assign(tweets["time"])], tweets["ticker"], strict=True)
+    tweets["label"] = [label_of(changes.get(pair, float("nan"))) for pair in pairs]
     tweets["published_at"] = tweets.pop("time").map(pd.Timestamp.isoformat)
     tweets.insert(0, "id", [f"stocknet-{number}" for number in tweets.index])
     options.out.mkdir(parents=True, exist_ok=True)

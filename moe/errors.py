@@ -5,10 +5,10 @@ A `Fault` is printed in one line with exit code 2; `Interrupted` means that a ch
 
 import signal
 
-from experts.errors import Fault
+from experts.errors import Fault, check_choice
 from experts.reading import access_fault
 
-__all__ = ["Fault", "Interrupted", "access_fault"]
+__all__ = ["Fault", "Interrupted", "access_fault", "check_choice"]
 
 
 class Interrupted(Exception):

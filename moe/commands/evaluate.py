@@ -206,7 +206,6 @@ def report_(
     cls=RenamedOptions,
     epilog=examples(
         "moe sweep configs/dao/sweep_ranks.yaml --set data.folder=data/real",
-        "moe sweep configs/demo.yaml --over lora.r=8,16,32 --over seed=13,42",
         "moe sweep configs/walk_forward.yaml --folds",
         'moe sweep configs/demo.yaml --over "lora.r,lora.alpha=[8,8],[16,16]" --set stages.joint.steps=50',
     ),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from experts.errors import check_choice
 from moe.commands.main import is_secondary_process
 from moe.commands.options import (
     ConfigOption,
@@ -264,6 +263,7 @@ def distill_(
     """Have large teachers label texts, then train the mixture on their soft labels too, as `moe run` does."""
     from moe.distill.label import label_texts, with_teachers
     from moe.distill.results import labelling_view
+    from moe.errors import check_choice
     from moe.inference.bulk.engine import ENGINES
     from moe.training.pipeline import run_all, summary_view
 

@@ -13,7 +13,7 @@ from moe.signals.tables import ERROR, LINE, ColumnRequest, read_columns
 LEGAL_FORMS = (
     "inc incorporated corp corporation co company ltd limited plc llc llp lp ag se sa nv bv spa ab asa oyj kgaa gmbh"
 )
-"""Words at the end of a name that do not tell firms apart."""
+"""Words at the end of a name that do not distinguish firms."""
 _LEGAL_FORM = re.compile(rf"(?<=\S)[\s,]+(?:{LEGAL_FORMS.replace(' ', '|')})$")
 
 

@@ -191,8 +191,8 @@ def with_folds(plan: SweepPlan, run: RunSettings) -> SweepPlan:
             f"a domain with split.walk_forward or split.folds in {plan.config}", "none", "see docs/data.md for folds"
         )
     if len(set(counts.values())) > 1:
-        found = ", ".join(f"{count} of {key.removesuffix('.split.fold')}" for key, count in counts.items())
-        raise Fault("as many folds in every domain that has folds", found, "change them, or name one domain")
+        listed = ", ".join(f"{count} of {key.removesuffix('.split.fold')}" for key, count in counts.items())
+        raise Fault("as many folds in every domain that has folds", listed, "change them, or name one domain")
     if swept := [key for joined in plan.settings.over for key in split_keys(joined) if key in counts]:
         raise Fault("folds that are not swept otherwise", f"{swept[0]} under over", "remove it, or folds")
     numbers = range(next(iter(counts.values())))

@@ -102,13 +102,13 @@ def test_newey_west_error_grows_with_autocorrelation() -> None:
 
 
 def test_newey_west_rarely_finds_a_mean_in_overlapping_returns_without_one() -> None:
-    rng, found = np.random.default_rng(12), 0
+    rng, rejections = np.random.default_rng(12), 0
     for _ in range(200):
         sums = np.convolve(rng.normal(size=319), np.ones(20), "valid")  # 300 returns over 20 sessions each
         test = newey_west(sums, 20)
         assert test.p is not None
-        found += test.p < 0.05
-    assert found <= 25  # with 19 lags and a normal distribution it would be 30
+        rejections += test.p < 0.05
+    assert rejections <= 25  # with 19 lags and a normal distribution it would be 30
     assert newey_west(np.arange(99.0), 20).t is None
     assert newey_west(np.arange(100.0), 20).t is not None
 
