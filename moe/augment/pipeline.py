@@ -90,8 +90,7 @@ class AugmentJob:
 def _check_kinds(work: Workspace, domain: str) -> None:
     for task, its in work.run.tasks_of(domain).items():
         if its.kind != CLASSES:
-            expected = "tasks of the kind classes, whose label a rewritten text must keep"
-            raise Fault(expected, f"{task} of the kind {its.kind}", "choose other domains with --domain")
+            raise Fault("tasks with one label per row", f"{task} of the kind {its.kind}", "choose another --domain")
 
 
 def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:
