@@ -42,7 +42,7 @@ def kind_conflicts(kinds: Mapping[str, Kind], given: Mapping[str, bool]) -> list
     """Conflicts of settings that are defined for one label per row with tasks of another kind, one sentence each.
 
     Args:
-        kinds: kind of each task that is not of the kind `classes`.
+        kinds: kind of each task whose rows have other than one label each.
         given: whether each of these settings is set, by its key.
     """
     task, kind = next(iter(kinds.items()), ("", ""))

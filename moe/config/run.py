@@ -25,6 +25,7 @@ from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.data.distilled.settings import DistillSettings, distill_conflicts
 from moe.data.schema import DataSettings, TaskSettings
+from moe.kinds.registry import task_kind
 from moe.model.backbone import AUTO, BackboneSettings
 from moe.model.heads import HeadSettings
 from moe.model.lm_head import LanguageSettings
@@ -271,7 +272,7 @@ def find_conflicts(run: RunSettings) -> list[str]:
             "set losses.inner to dao, or dao.imbalance to fixed"
         )
     conflicts += kind_conflicts(
-        {task: kind for domain in run.domain_list() for task, kind in domain.kinds.items()},
+        {task: kind for domain in run.domain_list() for task, kind in domain.kinds.items() if task_kind(kind).is_set},
         {
             "losses.rdrop": run.losses.rdrop > 0,
             "distill": run.distill is not None,

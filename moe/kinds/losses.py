@@ -10,8 +10,8 @@ from experts.domain import Kind
 from router.losses import row_losses
 
 RowLosses = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]
-"""The loss of each row (B,), from its logits (B, K), the code of its answer (B,), the labels of its task (B, K) bool, and
-the focal exponent and label smoothing of kinds with class weights."""
+"""The loss of each row (B,), from its logits (B, K), the code of its answer (B,), the labels of its task (B, K) bool,
+the focal exponent and the label smoothing; the last two are for kinds with class weights."""
 
 
 def set_losses(logits: Tensor, codes: Tensor, mask: Tensor, focal: float = 0.0, smoothing: float = 0.0) -> Tensor:
@@ -32,5 +32,5 @@ def set_losses(logits: Tensor, codes: Tensor, mask: Tensor, focal: float = 0.0, 
     return (losses * mask).sum(1) / mask.sum(1)  # (B,)
 
 
-ROW_LOSSES: dict[Kind, RowLosses] = {"classes": row_losses, "multi_label": set_losses}
+ROW_LOSSES: dict[Kind, RowLosses] = {"classes": row_losses, "multi_label": set_losses, "ordinal": row_losses}
 """The loss of rows by kind of task."""
