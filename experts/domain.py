@@ -7,10 +7,11 @@ from typing import Literal, get_args
 from experts.errors import Fault
 
 Labels = tuple[str, ...]
-Kind = Literal["classes", "multi_label"]
-"""What the rows of a task are labelled with: one of its labels, or any number of them."""
+Kind = Literal["classes", "multi_label", "ordinal"]
+"""What the rows of a task are labelled with: one of its labels, any number of them, or one of ordered labels."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CLASSES: Kind = "classes"
+ORDINAL: Kind = "ordinal"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class LabelSpace:
     """The class heads of a mixture and the tasks that use them (method 3).
 
     Tasks of one kind with equal label sets share a head. A task whose labels are a subset of those of another task of
-    its kind shares that task's head, with the other labels masked.
+    its kind shares that task's head, with the other labels masked. Ordinal tasks share a head only if their labels are
+    equal, in the same order.
 
     Args:
         heads: label names by head, in the order of the logits.
@@ -85,10 +87,11 @@ class LabelSpace:
         head_by_task: dict[str, str] = {}
         for kind in KINDS:
             own = {task: labels for task, labels in tasks.items() if kinds.get(task, CLASSES) == kind}
-            of_kind = {head_name(labels, kind): labels for labels in _maximal_sets(own)}
+            sets = list(dict.fromkeys(own.values())) if kind == ORDINAL else _maximal_sets(own)
+            of_kind = {head_name(labels, kind): labels for labels in sets}
             heads |= of_kind
             head_by_task |= {
-                task: next(head for head, head_labels in of_kind.items() if set(labels) <= set(head_labels))
+                task: next(head for head, known in of_kind.items() if has_labels(known, labels, kind))
                 for task, labels in own.items()
             }
         head_by_task = {task: head_by_task[task] for task in tasks}
@@ -131,6 +134,11 @@ def head_name(labels: Sequence[str], kind: Kind) -> str:
 def head_kind(name: str, labels: Sequence[str]) -> Kind:
     """Return the kind of the tasks of a head, from its name and its labels."""
     return next((kind for kind in KINDS if head_name(labels, kind) == name), CLASSES)
+
+
+def has_labels(known: Sequence[str], labels: Sequence[str], kind: Kind) -> bool:
+    """Return whether a head with some known labels can predict these labels of a task of its kind."""
+    return tuple(known) == tuple(labels) if kind == ORDINAL else set(labels) <= set(known)
 
 
 def _maximal_sets(tasks: Mapping[str, Labels]) -> list[Labels]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from datasets import Dataset
 
 from experts.atomic_io import refuse_existing
-from experts.domain import CLASSES
 from experts.errors import Fault
 from experts.outputs import check_output_names
 from moe.augment.backends import EndpointClient, EndpointConfig, LocalModel
@@ -25,6 +24,7 @@ from moe.data.formats.writers import open_writer
 from moe.data.schema import Origin
 from moe.data.text_checks import contains_target
 from moe.errors import Interrupted
+from moe.kinds.registry import task_kind
 from moe.qa.answer_parsing import parse_choice
 from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
@@ -89,9 +89,8 @@ class AugmentJob:
 
 def _check_kinds(work: Workspace, domain: str) -> None:
     for task, its in work.run.tasks_of(domain).items():
-        if its.kind != CLASSES:
-            expected = "tasks of the kind classes, whose label a rewritten text must keep"
-            raise Fault(expected, f"{task} of the kind {its.kind}", "choose other domains with --domain")
+        if task_kind(its.kind).is_set:
+            raise Fault("tasks with one label per row", f"{task} of the kind {its.kind}", "choose another --domain")
 
 
 def build_jobs(work: Workspace, domains: Sequence[str]) -> list[AugmentJob]:

@@ -1,7 +1,10 @@
 """Settings of a domain, and of the synthetic sample."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from experts.domain import Kind
 from moe.data.schema import TaskSettings
 
 
@@ -36,3 +39,19 @@ class DomainSettings(TaskSettings):
     tasks: dict[str, TaskSettings] = Field(
         default_factory=dict, description="the domain's tasks by name, if it has several label sets"
     )
+
+
+def kind_conflicts(kinds: Mapping[str, Kind], given: Mapping[str, bool]) -> list[str]:
+    """Conflicts of settings that are defined for one label per row with tasks of another kind, one sentence each.
+
+    Args:
+        kinds: kind of each task whose rows have other than one label each.
+        given: whether each of these settings is set, by its key.
+    """
+    task, kind = next(iter(kinds.items()), ("", ""))
+    return [
+        f"{name} is set, but task {task} is of the kind {kind}, for which it is not defined: remove it, or train this "
+        "task in a run of its own"
+        for name, is_set in given.items()
+        if is_set and kinds
+    ]

@@ -15,7 +15,7 @@ from experts.yaml_io import Positions, read_document
 from experts.yaml_scalars import dump_yaml
 from moe.config.defaults import LORA_ON_SHARED, SHARED_EXPERT
 from moe.config.domain_files import is_plain, resolve_domains
-from moe.config.domain_settings import DomainSettings, SampleSettings
+from moe.config.domain_settings import DomainSettings, SampleSettings, kind_conflicts
 from moe.config.expert_init import ExpertInitSettings
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault, validate_settings
@@ -25,6 +25,7 @@ from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.data.distilled.settings import DistillSettings, distill_conflicts
 from moe.data.schema import DataSettings, TaskSettings
+from moe.kinds.registry import task_kind
 from moe.model.backbone import AUTO, BackboneSettings
 from moe.model.heads import HeadSettings
 from moe.model.lm_head import LanguageSettings
@@ -270,7 +271,14 @@ def find_conflicts(run: RunSettings) -> list[str]:
             f"dao.imbalance is {run.dao.imbalance}, but losses.inner is constant: "
             "set losses.inner to dao, or dao.imbalance to fixed"
         )
-    conflicts += _kind_conflicts(run)
+    conflicts += kind_conflicts(
+        {task: kind for domain in run.domain_list() for task, kind in domain.kinds.items() if task_kind(kind).is_set},
+        {
+            "losses.rdrop": run.losses.rdrop > 0,
+            "distill": run.distill is not None,
+            "data.augmented": run.data.augmented,
+        },
+    )
     for domain in run.domains:
         if domain in re.findall(r"\w+", run.template.lower()):
             conflicts.append(
@@ -315,26 +323,6 @@ def _single_pass_conflicts(run: RunSettings) -> list[str]:
     return conflicts + [
         f"stages.shard is true, but {setting}, which needs unsharded weights: set stages.shard to false"
         for setting, _ in needs
-    ]
-
-
-def _kind_conflicts(run: RunSettings) -> list[str]:
-    """Conflicts of parts of the method that are defined for one label per row with tasks of another kind."""
-    tasks = (pair for domain in run.domains for pair in run.tasks_of(domain).items())
-    kinds = {task: its.kind for task, its in tasks if its.kind != CLASSES}
-    if not kinds:
-        return []
-    (task, kind), remedy = next(iter(kinds.items())), "remove it, or train this task in a run of its own"
-    given = {
-        "losses.rdrop": run.losses.rdrop > 0,
-        "distill": run.distill is not None,
-        "data.augmented": run.data.augmented,
-        "language": run.language is not None,
-    }
-    return [
-        f"{name} is set, but task {task} is of the kind {kind}, for which it is not defined: {remedy}"
-        for name, is_set in given.items()
-        if is_set
     ]
 
 

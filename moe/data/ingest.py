@@ -14,7 +14,6 @@ import pyarrow as pa
 from datasets import Features, List, Value
 
 from experts.atomic_io import os_errors_as_faults
-from experts.domain import CLASSES
 from experts.errors import Fault
 from moe.data.column_checks import ColumnProfile, split_remedy
 from moe.data.column_names import find_split, nearest_label
@@ -23,6 +22,7 @@ from moe.data.formats.writers import RowWriter, open_writer
 from moe.data.schema import DataSettings, Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.splitting.settings import SPLITS
 from moe.data.validation import INVALID_SCORES, UNKNOWN_LABEL, Result, label_names, split_of, validate_records
+from moe.kinds.registry import task_kind
 
 _BATCH = 1024
 _MAX_SHOWN_LABELS, _MAX_COUNTED_LABELS = 12, 1000
@@ -326,7 +326,7 @@ def _label_fault(counts: IngestCounts, path: Path, task: TaskSettings, rejected:
     hidden = len(counts.unknown_labels) - _MAX_SHOWN_LABELS
     more = f" and {hidden} more" if hidden > 0 else ""
     remedy = f"map them with `label_map: {{{unknown[0]}: {nearest_label(names[0], task.labels)}}}`"
-    if task.kind == CLASSES:
+    if not task_kind(task.kind).is_set:
         remedy += ", or label rows by score with `columns: {label: null}` and score_cuts"
     return Fault(
         f"labels among {', '.join([*task.labels, *task.label_map])} in {path}",

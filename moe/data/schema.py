@@ -73,7 +73,8 @@ class TaskSettings(Settings):
     kind: Kind = Field(
         CLASSES,
         description="`classes`: one label per row; `multi_label`: any number of labels, in one cell with `;` or `|` "
-        "between them or as a list, and an empty cell is a row without any of them",
+        "between them or as a list, and an empty cell is a row without any of them; `ordinal`: one label per row, and "
+        "`labels` are ordered from low to high",
     )
     label_map: dict[str, str] = Field(
         {},
@@ -144,7 +145,7 @@ class TaskSettings(Settings):
             raise ValueError(f"kind: {problem}")
         if self.ask is not None:
             raise ValueError(f"kind: a question to a language model (`ask`) has the kind classes, not {self.kind}")
-        if self.score_cuts is not None:
+        if self.score_cuts is not None and task_kind(self.kind).is_set:
             raise ValueError(f"kind: score_cuts makes classes of scores, not labels of the kind {self.kind}: remove it")
         return self
 

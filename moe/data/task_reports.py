@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from experts.atomic_io import read_json, sha256_of
-from experts.domain import CLASSES, Kind
+from experts.domain import Kind
 from experts.errors import Fault
 from experts.json_io import OMIT_NONE
 from moe.data.splitting.settings import Split
@@ -39,7 +39,7 @@ def count_answers(codes: np.ndarray, labels: Sequence[str], kind: Kind) -> dict[
     if unanswered := int((codes < 0).sum()):
         counts[NO_ANSWER] = unanswered
     counts |= dict(zip(labels, task_kind(kind).label_counts(codes, len(labels)).tolist(), strict=True))
-    if kind != CLASSES and (empty := int((codes == 0).sum())):
+    if task_kind(kind).is_set and (empty := int((codes == 0).sum())):
         counts[EMPTY_ANSWER] = empty
     return counts
 

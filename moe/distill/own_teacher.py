@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experts.atomic_io import MANIFEST
-from experts.domain import CLASSES
 from experts.reading import sha256_of
 from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
@@ -24,6 +23,7 @@ from moe.distill.request import (
 )
 from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Predictor, Scores
+from moe.kinds.registry import task_kind
 from moe.runs.model_ref import ModelRef
 
 
@@ -68,7 +68,7 @@ class OwnTeacher(Teacher):
         tasks = {
             name: task
             for name, task in spec.tasks.items()
-            if task.domain in trained and not task.target and task.kind == CLASSES
+            if task.domain in trained and not task.target and not task_kind(task.kind).is_set
         }
         matrices = {name: label_matrix(task.labels, request.labels, self._mapping) for name, task in tasks.items()}
         candidates = [name for name, matrix in matrices.items() if covers(matrix)]

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from experts.atomic_io import MANIFEST, atomic_folder, sha256_of, write_bytes, write_json, write_text
 from experts.cards import EXPERT_CARD
+from experts.domain import ORDINAL
 from experts.errors import Fault
 from experts.expert_io import ADAPTER
 from experts.expert_io import HEADS as EXPERT_HEADS
@@ -126,6 +127,10 @@ def _backbone_settings(folder: Path) -> BackboneSettings:
 def _check_source(source: ExportSource) -> None:
     if source.language:
         raise Fault("a classification model for a graph", "a language model", "predict with --runtime torch")
+    if ordinal := [task for task, kind in source.model.labels.kinds.items() if kind == ORDINAL]:
+        raise Fault(
+            "tasks of other kinds for a graph", f"the ordinal task {ordinal[0]}", "predict with --runtime torch"
+        )
     if not isinstance(source.model.loaded_backbone.tokenizer, PreTrainedTokenizerFast):
         raise Fault("a fast tokenizer for a graph", "a slow one", "predict with --runtime torch")
 

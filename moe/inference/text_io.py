@@ -80,8 +80,8 @@ class InputColumns:
         own = set(used.values())
         clashes = {name: name.partition(".")[0] for name in names if name not in own}
         carried = tuple(name for name, first in clashes.items() if first in written or name in keep)
-        kept = {first for name, first in clashes.items() if first in optional and name in keep}
-        renamed = {first: free_name(first, names) for first in clashes.values() if first in {*written, *kept}}
+        optional_names = {first for name, first in clashes.items() if first in optional and name in keep}
+        renamed = {first: free_name(first, names) for first in clashes.values() if first in {*written, *optional_names}}
         renamed |= {name: column for name, column in used.items() if name in names and column != name}
         return cls(carried, renamed)
 

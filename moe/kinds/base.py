@@ -80,18 +80,6 @@ class TaskKind(ABC):
         return counts
 
     @abstractmethod
-    def row_losses(self, logits: "Tensor", codes: "Tensor", mask: "Tensor", focal: float, smoothing: float) -> "Tensor":
-        """Return the loss of each row (B,).
-
-        Args:
-            logits: (B, K), those that a row's task does not use at the lowest finite value.
-            codes: answers in the labels of the head (B,).
-            mask: labels that a row's task uses (B, K) bool.
-            focal: exponent of the focal factor, for kinds with class weights.
-            smoothing: label smoothing, for kinds with class weights.
-        """
-
-    @abstractmethod
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities (…, K) of logits (…, K)."""
 

@@ -51,12 +51,6 @@ class Classes(TaskKind):
         members: np.ndarray = codes[:, None] == np.arange(classes)
         return members
 
-    def row_losses(self, logits: "Tensor", codes: "Tensor", mask: "Tensor", focal: float, smoothing: float) -> "Tensor":
-        """Cross-entropy with label smoothing and the focal factor, see `router.losses.row_losses`."""
-        from router.losses import row_losses  # imports torch
-
-        return row_losses(logits, codes, mask, focal, smoothing)  # (B,)
-
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """The softmax of the logits."""
         weights: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))  # (…, K)

@@ -74,16 +74,6 @@ class MultiLabel(TaskKind):
         members: np.ndarray = np.maximum(codes, 0)[:, None] >> np.arange(classes) & 1 == 1
         return members
 
-    def row_losses(self, logits: "Tensor", codes: "Tensor", mask: "Tensor", focal: float, smoothing: float) -> "Tensor":
-        """The mean over the task's labels of −log σ(z) for labels of the row, and of −log σ(−z) for others."""
-        import torch  # slow to import, and not needed for predictions of a graph
-        from torch.nn.functional import binary_cross_entropy_with_logits
-
-        bits = torch.arange(logits.shape[1], device=codes.device)  # (K,)
-        targets = (codes[:, None] >> bits & 1).to(logits.dtype)  # (B, K)
-        losses = binary_cross_entropy_with_logits(logits.masked_fill(~mask, 0.0), targets, reduction="none")  # (B, K)
-        return (losses * mask).sum(1) / mask.sum(1)  # (B,)
-
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """The sigmoid of each logit."""
         probabilities: np.ndarray = np.exp(-np.logaddexp(0.0, -logits))  # (…, K)

@@ -4,8 +4,9 @@ from experts.domain import CLASSES, Kind
 from moe.kinds.base import TaskKind
 from moe.kinds.classes import Classes
 from moe.kinds.multi_label import MultiLabel
+from moe.kinds.ordinal import Ordinal
 
-_KINDS: dict[Kind, TaskKind] = {kind.name: kind for kind in (Classes(), MultiLabel())}
+_KINDS: dict[Kind, TaskKind] = {kind.name: kind for kind in (Classes(), MultiLabel(), Ordinal())}
 
 
 def task_kind(name: Kind = CLASSES) -> TaskKind:

@@ -63,11 +63,11 @@ def check_same_labels(domain: Domain, other: Domain | ExpertCard, source: str) -
     Raises:
         Fault: if they differ.
     """
-    own, found = (_describe_tasks(tasks) for tasks in (domain, other))
-    if own != found:
+    own, others = (_describe_tasks(tasks) for tasks in (domain, other))
+    if own != others:
         raise Fault(
             f"the tasks and labels of {domain.name} as in the mixture ({own}), for {source}",
-            found,
+            others,
             "train the expert on these labels, or merge all experts again",
         )
 

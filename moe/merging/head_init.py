@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from experts.domain import CLASSES, Kind, Labels, LabelSpace, head_kind
+from experts.domain import CLASSES, Kind, Labels, LabelSpace, has_labels, head_kind
 from experts.expert_io import ExpertFolder
 from moe.checkpoints.mixture import load_strictly
 from moe.model.heads import Heads, MixedHeads, head_key
@@ -46,7 +46,7 @@ class TrainedHeads:
         labels = self.heads[head]
         kind = head_kind(head, labels)
         of_kind = {task: own for task, own in self.tasks.items() if self.kinds.get(task, CLASSES) == kind}
-        return [task for task, own in of_kind.items() if set(own) <= set(labels)]
+        return [task for task, own in of_kind.items() if has_labels(labels, own, kind)]
 
 
 def init_heads(heads: Heads | MixedHeads, given: Mapping[str, Sequence[TrainedHeads]], labels: LabelSpace) -> None:

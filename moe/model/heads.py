@@ -7,8 +7,9 @@ from typing import Literal, Self, cast
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from experts.domain import Labels, LabelSpace
+from experts.domain import ORDINAL, Kind, Labels, LabelSpace, head_kind
 
 
 class HeadSettings(BaseModel):
@@ -103,10 +104,43 @@ class LabelAttention(nn.Linear):
         return logits
 
 
-def _class_head(dim: int, classes: int, settings: HeadSettings) -> nn.Sequential:
+class OrdinalLinear(nn.Linear):
+    """A cumulative-link model of K ordered labels with proportional odds (McCullagh, 1980).
+
+    P(label ≤ k) = σ(θ_k − s), with one score s = w_0 · h + b_0 of the state and K − 1 ascending thresholds: θ_1 = 0 and
+    θ_k = θ_(k−1) + softplus(b_k). The other rows of the weight and b_1 are 0 and unused: with the layout of a linear
+    layer, merging treats all heads alike.
+    """
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__(dim, classes)
+        with torch.no_grad():
+            self.weight[1:] = 0.0
+            self.bias.zero_()
+            self.bias[0] = F.softplus(self.bias[2:]).sum() / 2  # in the middle of the thresholds
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Map the pooled state (B, D) to the logarithms of the labels' probabilities (B, K).
+
+        log(σ(a) − σ(b)) = log σ(a) + log σ(−b) + log(1 − e^(b − a)), which is finite for all finite a > b.
+        """
+        score = F.linear(pooled, self.weight[:1], self.bias[:1])  # (B, 1)
+        steps = F.softplus(self.bias[2:])  # (K − 2,)
+        thresholds = torch.cat([steps.new_zeros(1), steps.cumsum(0)])  # (K − 1,)
+        below, above = F.logsigmoid(thresholds - score), F.logsigmoid(score - thresholds)  # (B, K − 1) each
+        inner = below[:, 1:] + above[:, :-1] + (-torch.expm1(-steps)).log()  # (B, K − 2)
+        return torch.cat([below[:, :1], inner, above[:, -1:]], 1)  # (B, K)
+
+
+def _class_head(dim: int, classes: int, settings: HeadSettings, kind: Kind) -> nn.Sequential:
+    last: type[nn.Linear] = OrdinalLinear if kind == ORDINAL else nn.Linear
     if settings.kind != "mlp":
-        attention = settings.kind == "label_attention"
-        layer = LabelAttention(dim, classes) if attention else nn.Linear(dim, classes, bias=settings.bias)
+        if kind == ORDINAL:
+            layer: nn.Linear = OrdinalLinear(dim, classes)
+        elif settings.kind == "label_attention":
+            layer = LabelAttention(dim, classes)
+        else:
+            layer = nn.Linear(dim, classes, bias=settings.bias)
         return nn.Sequential(nn.Dropout(settings.dropout), layer)
     drop = settings.dropout
     return nn.Sequential(
@@ -114,7 +148,7 @@ def _class_head(dim: int, classes: int, settings: HeadSettings) -> nn.Sequential
         nn.Linear(dim, settings.hidden),
         nn.Tanh(),
         nn.Dropout(drop),
-        nn.Linear(settings.hidden, classes),
+        last(settings.hidden, classes),
     )
 
 
@@ -147,7 +181,10 @@ class Heads(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.classes = nn.ModuleDict(
-                {head_key(name): _class_head(dim, len(labels), settings) for name, labels in heads.items()}
+                {
+                    head_key(name): _class_head(dim, len(labels), settings, head_kind(name, labels))
+                    for name, labels in heads.items()
+                }
             )
             self.polarity = _polarity_head(dim, settings) if polarity else None
         self.names = {head_key(name): name for name in heads}

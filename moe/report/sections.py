@@ -186,7 +186,9 @@ def _class_table(task: str, metrics: LabelMetrics) -> ReportTable:
         for i, (label, its) in enumerate(metrics.per_class.items())
     ]
     if matrix is not None:
-        return ReportTable(f"{task}: metrics by class", header, rows)
+        kappa = metrics.quadratic_kappa
+        agreement = "" if kappa is None else f"; quadratic-weighted kappa {kappa:.3f}"
+        return ReportTable(f"{task}: metrics by class{agreement}", header, rows)
     ranking = "" if metrics.lrap is None else f", label ranking average precision {metrics.lrap:.3f}"
     title = f"{task}: metrics by label; exact sets {metrics.accuracy:.3f}, micro-F1 {metrics.micro_f1:.3f}{ranking}"
     return ReportTable(title, header, rows)

@@ -272,7 +272,8 @@ def format_interval(interval: Bounds | None) -> Text:
 def _class_table(task: str, report: LabelMetrics) -> Table:
     if report.confusion is None:
         return _label_table(task, report)
-    title = f"{task}: metrics by class, and the labels predicted for its rows"
+    kappa = "" if report.quadratic_kappa is None else f"quadratic-weighted kappa {report.quadratic_kappa:.3f}; "
+    title = f"{task}: {kappa}metrics by class, and the labels predicted for its rows"
     table = Table(title=title, title_justify="left", header_style="bold")
     labels = report.confusion.labels
     for name in ("label", "precision", "recall", "F1", "rows"):

@@ -74,6 +74,7 @@ class LabelMetrics(MetricFields):
         micro_f1: of a multi-label task, F1 of all pairs of a row and a label, 0 to 1.
         lrap: of a multi-label task, the label ranking average precision, 0 to 1: for each true label, the share of true
             labels among those at least as probable, averaged over labels and rows; 1 for a row without labels.
+        quadratic_kappa: of an ordinal task, Cohen's kappa with quadratic weights, at most 1; None if it is undefined.
         accuracy_interval: 95 %, over the sampling of rows.
         macro_f1_interval: 95 %, over the sampling of rows.
         weighted_f1_interval: 95 %, over the sampling of rows.
@@ -91,6 +92,7 @@ class LabelMetrics(MetricFields):
     confusion: Confusion | None = None
     micro_f1: float | None = None
     lrap: float | None = None
+    quadratic_kappa: float | None = None
     accuracy_interval: Bounds | None = None
     macro_f1_interval: Bounds | None = None
     weighted_f1_interval: Bounds | None = None

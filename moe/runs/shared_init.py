@@ -17,7 +17,7 @@ from experts.adapter import read_adapter_config
 from experts.adapter_bank import ExpertBank
 from experts.atomic_io import MANIFEST, sha256_of
 from experts.cards import EXPERTS, without_folders
-from experts.domain import Labels, LabelSpace, head_kind
+from experts.domain import Labels, LabelSpace, has_labels, head_kind
 from experts.errors import Fault
 from experts.expert_io import ADAPTER, BackboneId, ExpertFolder, InitOrigin, check_trained, read_adapter, read_expert
 from experts.expert_io import CARD as EXPERT_CARD
@@ -86,10 +86,8 @@ class SharedInit:
         state = dict(fresh)
         for head, labels in space.heads.items():
             kind = head_kind(head, labels)
-            source = next(
-                (n for n, known in self.labels.items() if set(labels) <= set(known) and head_kind(n, known) == kind),
-                None,
-            )
+            of_kind = {name: known for name, known in self.labels.items() if head_kind(name, known) == kind}
+            source = next((name for name, known in of_kind.items() if has_labels(known, labels, kind)), None)
             if source is not None:
                 state |= self._class_head(head_key(head), labels, head_key(source), self.labels[source])
         state |= {key: tensor for key, tensor in self.expert.heads.items() if key in fresh and _is_polarity(key)}

@@ -16,7 +16,7 @@ from moe.console import info
 from moe.data.collator import Batch, model_inputs, tokenize
 from moe.data.sampler import subsample_per_domain
 from moe.drift.fit import MAX_ROWS, fit_state_distribution
-from moe.kinds.registry import task_kind
+from moe.kinds.losses import ROW_LOSSES
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.mixture import Mixture
 from moe.model.mode import SOFT
@@ -154,7 +154,7 @@ def _class_loss(output: MixtureOutput, batch: Batch, tables: LabelTables, labels
     for head, logits in output.logits.items():
         has = tables.labelled_rows(head, batch["task"], batch["label"])  # (B,)
         mask = tables.masks[head].to(has.device)[batch["task"][has]]  # (B', K)
-        kind = task_kind(head_kind(head, labels.heads[head]))
-        losses.append(kind.row_losses(mask_logits(logits[has].float(), mask), batch["label"][has], mask, 0.0, 0.0))
+        row_losses = ROW_LOSSES[head_kind(head, labels.heads[head])]
+        losses.append(row_losses(mask_logits(logits[has].float(), mask), batch["label"][has], mask, 0.0, 0.0))
     rows = torch.cat(losses)  # (B,)
     return rows.mean() if len(rows) else None

@@ -13,6 +13,7 @@ from experts.domain import LabelSpace, head_kind
 from moe import distributed
 from moe.config.stages import LossSettings, Stage
 from moe.data.collator import Batch
+from moe.kinds.losses import ROW_LOSSES
 from moe.kinds.registry import task_kind
 from moe.model.heads import LabelTables, mask_logits
 from moe.model.lm_head import IGNORE_INDEX
@@ -228,7 +229,7 @@ class Objective:
         task, labels, settings = batch.task[has], batch.label[has], self.settings  # (B_h,) each
         logits, mask = self._logits(batch, head, has)  # (B_h, K) each
         kind = self.kinds[head]
-        per_row = kind.row_losses(logits, labels, mask, settings.focal, settings.smoothing)  # (B_h,)
+        per_row = ROW_LOSSES[kind.name](logits, labels, mask, settings.focal, settings.smoothing)  # (B_h,)
         if settings.classes == "cross_entropy" or not kind.has_class_weights:
             return per_row.mean()
         if settings.classes == "effective":

@@ -195,7 +195,7 @@ def test_graph_of_a_multi_label_task_has_sigmoids_and_its_specification_threshol
     encoded = Tokenizer.from_file(str(out / TOKENIZER_FILE)).encode(TEXTS[0])
     feed = {"input_ids": [encoded.ids], "attention_mask": [encoded.attention_mask], "domain": [0]}
     session = onnxruntime.InferenceSession(str(out / ONNX_FILE))
-    (found,) = session.run(["probabilities/news"], {name: np.array(value) for name, value in feed.items()})
-    np.testing.assert_allclose(found[0], prediction.probabilities, atol=1e-4)
-    chosen = {label for label, p in zip(TOPICS, found[0], strict=True) if p >= thresholds[label]}
+    (probabilities,) = session.run(["probabilities/news"], {name: np.array(value) for name, value in feed.items()})
+    np.testing.assert_allclose(probabilities[0], prediction.probabilities, atol=1e-4)
+    chosen = {label for label, p in zip(TOPICS, probabilities[0], strict=True) if p >= thresholds[label]}
     assert set(filter(None, prediction.label.split(";"))) == chosen

@@ -23,7 +23,7 @@ from moe.export.graph import write_graph, write_graph_if_possible
 from moe.inference import load as load_module
 from moe.inference.graph.onnx_predictor import OnnxPredictor, TextEncoder
 from moe.inference.graph.spec import GRAPH_FOLDER, SPEC_FILE, TOKENIZER_FILE
-from moe.inference.load import LoadOptions, Runtime, has_gpu, load
+from moe.inference.load import RUNTIMES, LoadOptions, Runtime, has_gpu, load
 from moe.inference.multiprocess import predict_in_processes
 from moe.inference.stream import predict_rows, predict_texts
 from moe.inference.torch_predictor import TorchPredictor
@@ -209,7 +209,7 @@ def test_runtime_onnx_is_refused_without_a_usable_graph_or_with_overrides(copy: 
 def test_damaged_model_is_refused_with_and_without_its_graph(copy: Path) -> None:
     heads = copy / "heads.safetensors"
     heads.write_bytes(heads.read_bytes()[:-1] + b"\x01")
-    for runtime in (name for name in get_args(Runtime) if name != "int8"):  # it has no INT8 graph
+    for runtime in (name for name in RUNTIMES if name != "int8"):  # it has no INT8 graph
         with pytest.raises(Fault, match=r"heads\.safetensors with sha256"):
             load(resolve(copy), LoadOptions(runtime=runtime))
 
