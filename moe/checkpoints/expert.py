@@ -44,7 +44,9 @@ def build_expert_model(
         domain: name of the domain that it is trained on; all domains of the run by default.
     """
     backbone = load_backbone(run.backbone, lm_head=run.language is not None)
-    bank = ExpertBank(backbone.model, run.backbone.trunk_depth, backbone.lm_head is not None)
+    bank = ExpertBank(
+        backbone.model, run.backbone.trunk_depth, backbone.lm_head is not None, fold_limit=backbone.fold_limit
+    )
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -14,7 +14,7 @@ from moe.commands.options import (
     OptionalModelArgument,
     OverwriteFileOption,
     RenamedOptions,
-    RoutingOption,
+    RoutingChoiceOption,
     RunOption,
     SetOption,
     check_number,
@@ -39,7 +39,7 @@ def evaluate_(
     model: OptionalModelArgument = None,
     data: DataOption = None,
     domain: DomainOption = None,
-    routing: RoutingOption = "soft",
+    routing: RoutingChoiceOption = "soft",
     pin: Annotated[
         bool, typer.Option("--pin", help="Route each text to the experts of its true domain (oracle routing).")
     ] = False,

@@ -13,9 +13,10 @@ from moe.data.sampler import row_lengths
 from moe.inference.finite import NonFiniteScores
 from moe.inference.predictor import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.model.outputs import RouterOutput
+from moe.model.routing import allowed_experts
 
 SEED = 0
 """Seed of the masks, so that an encoder predicts the same tokens in every evaluation."""

@@ -26,7 +26,8 @@ from moe.export.inference_spec import SPEC_FILE, build_export_spec
 from moe.export.selection import ExportSource
 from moe.inference.spec import InferenceSpec
 from moe.inference.torch_predictor import TorchPredictor
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
+from moe.model.routing import allowed_experts
 
 ONNX_FILE, TOKENIZER_FILE = "model.onnx", "tokenizer.json"
 REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -14,8 +14,9 @@ from moe.inference.finite import NonFiniteScores
 from moe.inference.predictor import batch_by_tokens
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.inference.torch_predictor import token_budget
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
+from moe.model.routing import allowed_experts
 from moe.profiling import oom_guard
 
 

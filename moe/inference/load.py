@@ -16,7 +16,8 @@ from moe.console import info
 from moe.inference.abstention import check_target_accuracy
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.graph.spec import GRAPH_FOLDER
-from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, chunk_size_for
+from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, chunk_size_for
+from moe.model.mode import RoutingChoice
 from moe.runs.model_ref import ModelRef
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class LoadOptions:
     """
 
     sets: tuple[str, ...] = ()
-    routing: Routing = "soft"
+    routing: RoutingChoice = "soft"
     windows: bool = False
     batch_tokens: int | None = None
     abstain: float | None = None
@@ -95,11 +96,20 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions()) -> Predictor:
 
 def _load(ref: ModelRef, options: LoadOptions) -> Predictor:
     if options.runtime == "onnx":
+        if options.routing == "pruned":
+            remedy = "use --runtime torch, or another --routing"
+            raise Fault("no --routing pruned for a graph, which computes every expert", "pruned", remedy)
         if options.sets:
             remedy = "use --runtime torch, or remove --set"
             raise Fault("no --set for a graph, whose settings are fixed", options.sets[0], remedy)
         return _load_onnx(ref, options, _read_calibration(ref, options))
-    if options.runtime == "torch" or options.sets or has_gpu() or (options.large and has_amx()):
+    if (
+        options.runtime == "torch"
+        or options.sets
+        or options.routing == "pruned"
+        or has_gpu()
+        or (options.large and has_amx())
+    ):
         return load_torch(ref, options)
     if not (ref.folder / GRAPH_FOLDER).is_dir():
         return load_torch(ref, options)
@@ -188,15 +198,15 @@ def check_overrides(sets: Sequence[str]) -> None:
             )
 
 
-def check_routing(routing: str) -> Routing:
+def check_routing(routing: str, known: Sequence[str] = get_args(RoutingChoice)) -> RoutingChoice:
     """Check a routing mode and return it.
 
     Raises:
-        Fault: if it is neither `soft` nor `hard`.
+        Fault: if it is none of those known.
     """
-    if routing not in get_args(Routing):
-        raise Fault("--routing soft or hard", repr(routing), "use one of them")
-    return cast(Routing, routing)
+    if routing not in known:
+        raise Fault(f"--routing {' or '.join(known)}", repr(routing), "use one of them")
+    return cast(RoutingChoice, routing)
 
 
 def check_runtime(name: str) -> Runtime:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from experts.errors import Fault
 from moe.inference.calibration import Calibration
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
+from moe.model.mode import Routing, RoutingChoice
 
-Routing = Literal["soft", "hard"]
 CPU_TOKEN_BUDGET = 1024
 """Tokens per batch in fp32 that fit a CPU's caches; also the smallest default budget."""
 
@@ -103,7 +103,8 @@ class Predictor(ABC):
     Args:
         spec: the model's tasks, domains and experts.
         batch_tokens: tokens in a batch, padding included.
-        routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
+        routing: `soft` mixes the experts, `pruned` those with a weight of at least the router's setting `prune`, `hard`
+            sends each text to its most probable expert; `auto` is the one that was chosen when the model was saved.
         windows: average a long text over all its windows, instead of at most as many as in training.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
@@ -113,14 +114,14 @@ class Predictor(ABC):
         self,
         spec: InferenceSpec,
         batch_tokens: int,
-        routing: Routing = "soft",
+        routing: RoutingChoice = "soft",
         windows: bool = False,
         calibration: Calibration | None = None,
         abstain: float | None = None,
     ) -> None:
         assert calibration or abstain is None, "abstention needs a calibration"
         self.spec, self.batch_tokens = spec, batch_tokens
-        self.hard, self.windows = routing == "hard", windows
+        self.routing, self.windows = self.resolve_routing(routing), windows
         self.calibration, self.abstain = calibration, abstain
 
     @abstractmethod
@@ -143,7 +144,16 @@ class Predictor(ABC):
             Fault: if memory runs out.
         """
 
-    def with_options(self, routing: Routing, abstain: float | None = None) -> Self:
+    @property
+    def hard(self) -> bool:
+        """Whether each text is sent to its most probable expert."""
+        return self.routing == "hard"
+
+    def resolve_routing(self, choice: RoutingChoice) -> Routing:
+        """Return how texts are routed for a choice."""
+        return self.spec.routing if choice == "auto" else choice
+
+    def with_options(self, routing: RoutingChoice, abstain: float | None = None) -> Self:
         """A predictor that shares this one's model but has another routing or target accuracy.
 
         Raises:
@@ -152,7 +162,7 @@ class Predictor(ABC):
         if abstain is not None and self.calibration is None:
             raise Fault("a calibrated model to abstain with", "no calibration", "run moe calibrate, or remove abstain")
         other = copy(self)
-        other.hard, other.abstain = routing == "hard", abstain
+        other.routing, other.abstain = self.resolve_routing(routing), abstain
         return other
 
     @property
@@ -173,6 +183,11 @@ class Predictor(ABC):
     def marks_unfamiliar(self) -> bool:
         """Whether texts far from the training texts of every domain are marked."""
         return False
+
+    @property
+    def skipped_share(self) -> float:
+        """Mean share of a window's experts that were not computed so far, 0 to 1."""
+        return 0.0
 
     @property
     def window_limit(self) -> int | None:

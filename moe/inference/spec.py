@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from experts.errors import Fault, suggest
 from moe.data.text_checks import window_overlap
+from moe.model.mode import Routing
 
 
 class TaskInferenceSpec(BaseModel):
@@ -56,6 +57,7 @@ class InferenceSpec(BaseModel):
     domains: tuple[DomainInferenceSpec, ...]
     tasks: dict[str, TaskInferenceSpec]
     heads: dict[str, str] = Field(description="prefix of each classification head's tensors in heads.safetensors")
+    routing: Routing = Field("soft", description="what routing `auto` is")
     polarity: str | None = Field(description="activation that bounds the polarity head's output; None without a head")
 
     @property

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from experts.errors import Fault
 from experts.expert_io import BackboneId
+from experts.folded_weights import DEFAULT_LIMIT
 from experts.safetensors_io import check_finite
 from moe.console import is_verbose
 from moe.model.backbone_files import (
@@ -35,7 +36,7 @@ from moe.model.backbone_files import (
     resolve_source,
     weights_digest,
 )
-from moe.model.backbone_ops import compile_layers, enable_dropout, position_limit
+from moe.model.backbone_ops import compile_layers, enable_dropout, position_limit, prevent_repacking
 from moe.model.device import choose_device, compute_dtype
 from moe.model.lm_head import LMHead, lm_kind
 from moe.profiling import is_out_of_memory, oom_guard
@@ -103,13 +104,19 @@ class BackboneSettings(BaseModel):
         description="tokens at which a text is truncated; more reads further and costs more. auto: as many as 95 % of "
         "the training texts of every domain need; the default of a classifier's run",
     )
-
     windows: int = Field(
         1,
         ge=1,
         le=64,
         description="most overlapping windows of `max_length` tokens in which a longer text is read, in training and "
         "in use; more reads further and costs more, 1 truncates the text",
+    )
+    fold_memory: int = Field(
+        512,
+        ge=0,
+        le=10**6,
+        description="MiB for weights with one expert folded in, at which texts that keep one expert cost no more than "
+        "in the bare backbone; 0 folds none",
     )
 
     @property
@@ -134,6 +141,7 @@ class Backbone:
         id: name, revision and hash of its weights.
         lm_head: its own language-model head, if it was loaded.
         windows: most windows in which a long text is read; 1 truncates it.
+        fold_limit: most bytes of weights with an expert folded in, see `experts.folded_weights.FoldedWeights`.
     """
 
     model: PreTrainedModel
@@ -141,6 +149,7 @@ class Backbone:
     id: BackboneId
     lm_head: LMHead | None = None
     windows: int = 1
+    fold_limit: int = DEFAULT_LIMIT
 
 
 def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
@@ -193,7 +202,7 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     full = full if settings.quantization != "none" else full.to(device)
     if settings.quantization != "none":
         _check_quantized(full, settings)
-        _prevent_repacking(full)
+        prevent_repacking(full)
     model: PreTrainedModel = full.base_model
     if settings.name != SHIPPED:  # whose hash is in the code
         weights = {name: tensor for name, tensor in full.named_parameters() if not tensor.is_meta}
@@ -206,7 +215,9 @@ def load_backbone(settings: BackboneSettings, device: torch.device | None = None
     if settings.compile:
         compile_layers(model)
     head = LMHead(full) if lm_head else None
-    return Backbone(model.eval(), load_tokenizer(settings), identity, head, settings.windows)
+    return Backbone(
+        model.eval(), load_tokenizer(settings), identity, head, settings.windows, settings.fold_memory * 2**20
+    )
 
 
 def _load_with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:
@@ -272,17 +283,6 @@ def _check_quantized(model: PreTrainedModel, settings: BackboneSettings) -> None
             "none that bitsandbytes supports",
             "set backbone.quantization to none, or use another backbone",
         )
-
-
-def _prevent_repacking(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights for AVX-512 in the first forward pass on a CPU.
-
-    Repacking rounds their scales to bfloat16, fails on narrow layers, and makes a copy's output differ from the
-    original's.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 — a Module, to the type checker
 
 
 def _from_pretrained(kind: Any, settings: BackboneSettings, **options: Any) -> Any:

@@ -64,6 +64,17 @@ def enable_dropout(model: PreTrainedModel, trunk_depth: int, p: float) -> None:
         setattr(parent, name, BackboneDropout(p).eval())
 
 
+def prevent_repacking(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for AVX-512 in the first forward pass on a CPU.
+
+    Repacking rounds their scales to bfloat16, fails on narrow layers, and makes a copy's output differ from the
+    original's.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 — a Module, to the type checker
+
+
 def compile_layers(model: PreTrainedModel) -> None:
     """Compile each layer's forward, experts included, when it first runs; hooks are not compiled."""
     for layer in find_layer_stack(model)[1]:

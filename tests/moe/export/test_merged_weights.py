@@ -21,7 +21,8 @@ from moe.export.merged_weights import write_merged_weights
 from moe.export.selection import ExportSource, merged_expert_spec, single_expert_specs
 from moe.inference.stream import predict_texts
 from moe.inference.torch_predictor import TorchPredictor
-from moe.model.backbone import BackboneSettings, _prevent_repacking
+from moe.model.backbone import BackboneSettings
+from moe.model.backbone_ops import prevent_repacking
 from moe.model.mode import RoutingMode
 
 
@@ -93,7 +94,7 @@ def test_quantized_backbone_is_merged_in_16_bits_unless_requested_otherwise(
         assert report.dtype == (kind if quantized else "bfloat16")
         assert ("quantization_config" in read_json(out / "config.json")) == quantized
         exported = AutoModel.from_pretrained(out).eval()
-        _prevent_repacking(exported)
+        prevent_repacking(exported)
         largest[quantized] = float((pooled_output(exported, source) - expected).abs().max())
     messages = " ".join(capsys.readouterr().err.split())
     assert "the merged weights have 16 bits" in messages

@@ -1,0 +1,68 @@
+"""Batches of texts that keep the same experts, as far as that is cheaper than batches of similar length alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe.inference.predictor import batch_by_tokens
+
+BATCH_OVERHEAD = 1 / 16
+"""Cost of a batch besides its tokens, as a share of the token budget: 64 tokens of 1,024 on a CPU."""
+
+
+@dataclass(frozen=True)
+class ExpertBatch:
+    """Texts to run in one batch.
+
+    Args:
+        rows: their indices (B,).
+        experts: columns of the experts to compute. A single one has all the weight in every text; none leaves the
+            choice to the pass.
+    """
+
+    rows: np.ndarray
+    experts: tuple[int, ...]
+
+
+def plan_batches(
+    lengths: np.ndarray, kept: np.ndarray, costs: np.ndarray, folded: Sequence[bool], tokens: int
+) -> list[ExpertBatch]:
+    """Group texts by the set of experts that they keep, then by length.
+
+    A set has batches of its own if they cost less, their padding included, than its texts do in the batches of all
+    other texts, which compute every expert that one of their texts keeps.
+
+    Args:
+        lengths: length of each text in tokens (N,).
+        kept: (N, E) bool, experts with a weight.
+        costs: cost of computing each expert beside the backbone, as a share of the backbone's (E,).
+        folded: for each expert whether a batch that keeps only this one costs nothing extra.
+        tokens: token budget of a batch.
+    """
+    sets, of_text = np.unique(kept, axis=0, return_inverse=True)  # (S, E), (N,)
+    own, rest = [], []
+    for index, experts in enumerate(sets):
+        rows = np.flatnonzero(of_text == index)  # (n,)
+        batches = [rows[part] for part in batch_by_tokens(lengths[rows], tokens)]
+        columns = tuple(np.flatnonzero(experts).tolist())
+        extra = 0.0 if len(columns) == 1 and folded[columns[0]] else float(costs[experts].sum())
+        alone = sum(len(batch) * lengths[batch].max() + tokens * BATCH_OVERHEAD for batch in batches) * (1 + extra)
+        together = lengths[rows].sum() * (1 + BATCH_OVERHEAD) * (1 + costs[kept.any(0)].sum())
+        if len(sets) == 1 or alone <= together:
+            own += [ExpertBatch(batch, columns) for batch in batches]
+        else:
+            rest.append(rows)
+    return own + list(_mixed_batches(lengths, kept, rest, tokens))
+
+
+def _mixed_batches(
+    lengths: np.ndarray, kept: np.ndarray, parts: Sequence[np.ndarray], tokens: int
+) -> Iterator[ExpertBatch]:
+    if parts:
+        rows = np.concatenate(parts)  # (n,)
+        for part in batch_by_tokens(lengths[rows], tokens):
+            batch = rows[part]
+            experts = tuple(np.flatnonzero(kept[batch].any(0)).tolist())
+            is_constant = len(experts) > 1 or bool(kept[batch].any(1).all())
+            yield ExpertBatch(batch, experts if is_constant else ())
