@@ -262,8 +262,8 @@ def hard_gates(output: GateOutput) -> GateOutput:
 
 def prune_gates(output: GateOutput, threshold: float) -> GateOutput:
     """Set gates (B, E) below a threshold to 0 and rescale the others of the text to sum 1; the largest always stays."""
-    kept = (output.gates >= threshold) | _argmax_mask(output.gates).bool()  # (B, E)
-    return GateOutput(_renormalize(output.gates, kept, fallback=kept.float()), output.probs)
+    active = (output.gates >= threshold) | _argmax_mask(output.gates).bool()  # (B, E)
+    return GateOutput(_renormalize(output.gates, active, fallback=active.float()), output.probs)
 
 
 def equal_gates(output: GateOutput) -> GateOutput:

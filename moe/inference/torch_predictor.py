@@ -234,10 +234,10 @@ class TorchPredictor(Predictor):
             if bank.trunk_depth:
                 states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
         routing = RouterOutput.concatenate(parts).rows(_index(np.argsort(np.concatenate(batches)), parts[0].gates))
-        kept = (routing.updates != 0).cpu().numpy()  # (W, E)
-        alone = kept & (kept.sum(1, keepdims=True) == 1)  # (W, E)
+        active = (routing.updates != 0).cpu().numpy()  # (W, E)
+        alone = active & (active.sum(1, keepdims=True) == 1)  # (W, E)
         folded = [self._folds(name, int(lengths[alone[:, i]].sum())) for i, name in enumerate(bank.routed_experts)]
-        planned = plan_batches(lengths, kept, relative_costs(bank), folded, self.batch_tokens)
+        planned = plan_batches(lengths, active, relative_costs(bank), folded, self.batch_tokens)
         outputs = []
         for part in planned:
             names = tuple(bank.routed_experts[i] for i in part.experts)

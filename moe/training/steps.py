@@ -15,7 +15,14 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import METRICS, read_expert
 from moe import distributed
-from moe.checkpoints.mixture import EarlierRouter, mixture_digest, read_mixture, write_mixture
+from moe.checkpoints.file_names import CARD
+from moe.checkpoints.mixture import (
+    EarlierRouter,
+    mixture_digest,
+    parse_mixture_card,
+    read_mixture,
+    write_mixture,
+)
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import JOINT, MERGED, WARMUP, Stage
 from moe.console import info
@@ -283,7 +290,10 @@ def training_summary(
     for folder in folders:
         metrics = read_json(folder / METRICS)
         best, steps = metrics.get("best", {}), metrics.get("steps", 0)
-        summaries.append(TrainedFolder(folder=str(folder), reused=folder in reused, steps=steps, validation=best))
+        trained = TrainedFolder(folder=str(folder), reused=folder in reused, steps=steps, validation=best)
+        card = parse_mixture_card(folder) if (folder / CARD).is_file() else None
+        chosen = {} if card is None or card.routing is None else {"routing": card.routing.choice}
+        summaries.append(trained.model_copy(update=chosen))
     others = {"verdict": verdict, "stale": stale, "warnings": warnings}
     known = {name: value for name, value in others.items() if value is not None}
     return TrainingSummary(folders=summaries).model_copy(update=known)
