@@ -22,9 +22,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from moe.data.formats.readers import read_records
 from moe.evaluation.baselines import TOKEN_PATTERN
+from moe.evaluation.calibration.temperature import TaskLogits, choose_temperature, fit_temperature
+from moe.evaluation.calibration.thresholds import DEFAULT_LEVEL, risk_coverage_curve
 from moe.evaluation.metrics import calibration_metrics
-from moe.evaluation.temperature import TaskLogits, choose_temperature, fit_temperature
-from moe.evaluation.thresholds import DEFAULT_LEVEL, risk_coverage_curve
 from moe.inference.abstention import find_point
 
 SETS = (

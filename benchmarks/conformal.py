@@ -24,8 +24,8 @@ from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run
 from moe.config.stages import MERGED
 from moe.data.sampler import subsample_per_domain
-from moe.evaluation.calibrate import collect_logits, fit_calibration
-from moe.evaluation.conformal import label_set_report, with_label_sets
+from moe.evaluation.calibration.calibrate import collect_logits, fit_calibration
+from moe.evaluation.calibration.conformal import label_set_report, with_label_sets
 from moe.inference.calibration import TaskCalibration
 from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor

@@ -30,9 +30,9 @@ from torch import Tensor
 
 from experts.cards import EXPERTS
 from moe.checkpoints.mixture import write_mixture
+from moe.inference.batches import batch_by_tokens
 from moe.inference.load import LoadOptions, load_torch
 from moe.inference.torch_predictor import token_budget
-from moe.inference.windows import batch_by_tokens
 from moe.model.backbone import BackboneSettings
 from moe.model.backbone_files import shipped_folder
 from moe.model.heads import pool

@@ -27,7 +27,7 @@ from moe.export.onnx import (
     write_onnx,
 )
 from moe.export.selection import ExportSource, load_export_source
-from moe.inference.windows import batch_by_tokens
+from moe.inference.batches import batch_by_tokens
 from moe.model.backbone import BackboneSettings
 
 Run = Callable[[], None]

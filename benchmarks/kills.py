@@ -19,7 +19,12 @@ WRITE_EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.ch
 CONTEXT = get_context("forkserver")
 PRELOADED = (
     *("moe.commands.train", "moe.commands.evaluate", "moe.commands.infer", "moe.commands.export"),
-    *("moe.training.pipeline", "moe.inference.infer_command", "moe.evaluation.calibrate", "moe.export.export"),
+    *(
+        "moe.training.pipeline",
+        "moe.inference.infer_command",
+        "moe.evaluation.calibration.calibrate",
+        "moe.export.export",
+    ),
     *("moe.export.graph", "sklearn.linear_model", "sklearn.feature_extraction.text", "transformers.models.bert"),
 )
 UNCOMPARED = {"logs", "checkpoints"}

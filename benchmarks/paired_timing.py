@@ -20,8 +20,8 @@ from moe.checkpoints.mixture import build_mixture
 from moe.checkpoints.mixture_card import DomainCard, MixtureCard
 from moe.data.formats.readers import read_texts
 from moe.data.schema import Columns
+from moe.inference.batches import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
-from moe.inference.windows import batch_by_tokens
 from moe.model.backbone import Backbone, BackboneSettings, load_backbone
 from moe.model.heads import HeadSettings
 from moe.model.mixture import Mixture

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from moe.inference.load import LoadOptions, load
-from moe.inference.predictor import Prediction, Routing
+from moe.inference.predictor import Prediction
 from moe.inference.stream import predict_texts
+from moe.model.mode import Routing
 from moe.runs.model_ref import resolve
 
 

@@ -22,9 +22,9 @@ from moe.config.run import load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
 from moe.evaluation.baselines import tfidf
 from moe.evaluation.evaluate import evaluate_rows, routing_report
-from moe.inference.predictor import Routing
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
+from moe.model.mode import Routing
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared

@@ -21,7 +21,7 @@ from experts.atomic_io import sha256_of, write_text
 from moe.checkpoints.mixture import read_mixture, write_mixture
 from moe.config.run import load_run
 from moe.drift.fit import fit_reference
-from moe.evaluation.calibrate import calibrate
+from moe.evaluation.calibration.calibrate import calibrate
 from moe.export.graph import write_graph
 from moe.inference.calibration import read_calibration, write_calibration
 from moe.inference.load import load_torch

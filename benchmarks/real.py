@@ -21,8 +21,8 @@ from moe.config.run import load_run
 from moe.config.stages import JOINT, MERGED, WARMUP
 from moe.evaluation.baselines import baseline_reports
 from moe.evaluation.evaluate import evaluate
-from moe.inference.predictor import Routing
 from moe.model.mixture import Mixture
+from moe.model.mode import Routing
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts, train_router

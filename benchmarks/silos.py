@@ -36,9 +36,9 @@ from moe.config.run import load_run
 from moe.config.stages import EXPERT, MERGED
 from moe.data.collator import Collator
 from moe.data.sampler import subsample_per_domain
-from moe.inference.predictor import Routing
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.mixture import Mixture
+from moe.model.mode import Routing
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain
 from moe.training.loss.global_batch import LossContext

@@ -31,9 +31,9 @@ from moe.checkpoints.mixture import read_mixture
 from moe.config.overrides import apply_override
 from moe.config.run import RunSettings, parse_run
 from moe.config.stages import MERGED
+from moe.evaluation.calibration.temperature import TaskLogits, fit_temperature
 from moe.evaluation.metrics import calibration_error
 from moe.evaluation.rows import iter_chunks
-from moe.evaluation.temperature import TaskLogits, fit_temperature
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.heads import MixedHeads
 from moe.model.mixture import Mixture

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from experts.adamix import draw_copies
 from experts.errors import Fault
+from experts.folded_weights import DEFAULT_LIMIT, FoldedWeights
 from experts.gated_linear import SHARED_INPUT_LAYERS, GatedLinear, Route, route_position_biases_per_text
 from experts.lora import Adapter, LayerMap, LoraSpec, check_trunk_depth
 from experts.lora_delta import LowRankUpdate, uniform_update
@@ -38,9 +39,16 @@ class ExpertBank:
         backbone: a loaded transformers model; its linear layers are wrapped in place when an adapter needs them.
         trunk_depth: number of first layers without adapters.
         has_lm_head: save adapters for the model with its language-model head instead of the bare model.
+        fold_limit: most bytes of folded weights; see `FoldedWeights`.
     """
 
-    def __init__(self, backbone: PreTrainedModel, trunk_depth: int = 0, has_lm_head: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        trunk_depth: int = 0,
+        has_lm_head: bool = False,
+        fold_limit: int = DEFAULT_LIMIT,
+    ) -> None:
         backbone.requires_grad_(False)
         self.layer_map = LayerMap.from_model(backbone)
         check_trunk_depth(self.layer_map, trunk_depth)
@@ -49,8 +57,7 @@ class ExpertBank:
         self.route = Route()
         self.adapters: dict[str, AttachedAdapter] = {}
         self._gated: dict[str, GatedLinear] = {}
-        self._merged: list[tuple[str, ...]] = []
-        """Active adapters of each `merged_adapter` in progress."""
+        self.folded = FoldedWeights(self._gated, fold_limit)
         self._model_prefix = f"{backbone.base_model_prefix}."
         route_position_biases_per_text(backbone, self.route)
 
@@ -117,7 +124,7 @@ class ExpertBank:
     def set_gates(
         self,
         gates: Tensor | None,
-        only: str | None = None,
+        only: tuple[str, ...] = (),
         disabled: Collection[str] = (),
         replacement: str | None = None,
     ) -> None:
@@ -126,7 +133,7 @@ class ExpertBank:
         Args:
             gates: (B, E), or (B, T, E) for gates per token, with columns as `routed_experts`; None uses only the shared
                 experts.
-            only: name of the expert that has all the weight, so that the others need not be computed.
+            only: names of the routed experts to compute, if all others have a gate of 0; a single one has a gate of 1.
             disabled: names of shared experts that are left out.
             replacement: name of the adapter that is computed in place of the routed experts.
         """
@@ -136,9 +143,9 @@ class ExpertBank:
         always = gates.new_ones(*gates.shape[:-1], len(always_on))  # (B, S)
         columns = {name: i for i, name in enumerate((*self.routed_experts, *always_on))}
         shared = tuple(name for name in always_on if name not in disabled)
-        routed = (only,) if only else tuple(self.routed_experts[i] for i in self._nonzero_columns(gates))
+        routed = only or tuple(self.routed_experts[i] for i in self._nonzero_columns(gates))
         active = (*(() if replacement else routed), *shared)
-        merged = active if active in self._merged and (only or not routed) else None
+        merged = active if self.folded.is_in_use(active) and (len(only) == 1 or not routed) else None
         self.route.set(torch.cat([gates, always], -1), columns, active, self._gated.values(), merged)
 
     @property
@@ -161,33 +168,29 @@ class ExpertBank:
             return self.set_gates(None, disabled=disabled)
         gates = torch.zeros(1, len(self.routed_experts), device=self.backbone.device)  # (1, E)
         gates[0, self.routed_experts.index(name)] = 1.0
-        return self.set_gates(gates, only=name, disabled=disabled)
+        return self.set_gates(gates, only=(name,), disabled=disabled)
 
     def train(self, mode: bool = True) -> None:
         """Enable or disable the adapters' dropout. The dropout of the frozen backbone always stays disabled."""
         self.training = mode
+        if mode:
+            self.folded.clear()  # training will change the adapters
         for layer in self._gated.values():
             layer.train(mode)
 
     @contextmanager
     def merged_adapter(self, name: str) -> Iterator[None]:
-        """Keep a copy of the weights with one expert and the shared ones merged, inside the context.
+        """Let passes whose constant route is this expert use weights with it and the shared ones folded in.
 
-        Passes whose constant route is this expert use the copy; all others are unaffected. Quantized layers are not
-        merged, since rounding would remove the update.
+        All other passes are unaffected. Folded weights are kept for later, up to the memory limit. Quantized layers are
+        not folded, since rounding would remove the update.
         """
-        active = (*(() if name in self.shared_experts else (name,)), *self.shared_experts)
-        layers = [layer for layer in self._gated.values() if layer.can_merge]
-        self._merged.append(active)
-        try:
-            for layer in layers:
-                layer.merge(active)
+        with self.folded.use(self.constant_route(name)):
             yield
-        finally:
-            self._merged.remove(active)
-            if active not in self._merged:
-                for layer in layers:
-                    layer.unmerge(active)
+
+    def constant_route(self, name: str) -> tuple[str, ...]:
+        """Return the adapters that are active if one expert has all the weight: itself and the shared ones."""
+        return (*(() if name in self.shared_experts else (name,)), *self.shared_experts)
 
     @contextmanager
     def replacement_adapter(self, update: LowRankUpdate, name: str = "replacement") -> Iterator[str]:
@@ -225,6 +228,7 @@ class ExpertBank:
         """
         active = tuple(names)
         for path, layer in self._gated.items():
+            layer.unmerge(active)  # a copy of earlier weights
             layer.merge(active)
             parent, _, name = path.rpartition(".")
             setattr(self.backbone.get_submodule(parent), name, layer.unload(active))

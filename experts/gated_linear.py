@@ -222,18 +222,22 @@ class GatedLinear(nn.Module):
         plain = type(self.base) in (nn.Linear, Conv1D) and self.weight.dtype.is_floating_point
         return plain and self.route.caching
 
-    @torch.no_grad()
+    def has_any(self, names: Iterable[str]) -> bool:
+        """Whether this layer has one of these adapters."""
+        return any(name in self.lora_specs for name in names)
+
     def merge(self, names: tuple[str, ...]) -> None:
         """Keep a copy `W + Σ_e s_e B_e A_e` of the weight with these adapters, those that this layer has."""
-        specs = [(name, self.lora_specs[name]) for name in names if name in self.lora_specs]
-        if not specs or names in self.merged_weights:
+        if not self.has_any(names) or names in self.merged_weights:
             return
         assert self.can_merge
-        a = torch.cat([self.lora_A[name].float() for name, _ in specs])  # (R, D_in)
-        b = torch.cat([self.lora_B[name].float() for name, _ in specs], 1)  # (D_out, R)
-        scaling = torch.cat([a.new_full((spec.rank,), spec.scaling) for _, spec in specs])  # (R,)
-        weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight  # (D_out, D_in)
-        self.merged_weights[names] = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
+        specs = [(name, self.lora_specs[name]) for name in names if name in self.lora_specs]
+        with torch.inference_mode(False), torch.no_grad():  # a pass with gradients may read the copy later
+            a = torch.cat([self.lora_A[name].float() for name, _ in specs])  # (R, D_in)
+            b = torch.cat([self.lora_B[name].float() for name, _ in specs], 1)  # (D_out, R)
+            scaling = torch.cat([a.new_full((spec.rank,), spec.scaling) for _, spec in specs])  # (R,)
+            weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight  # (D_out, D_in)
+            self.merged_weights[names] = torch.addmm(weight.float(), b * scaling, a).to(weight.dtype)  # (D_out, D_in)
 
     def unmerge(self, names: tuple[str, ...]) -> None:
         """Delete the copy of the weight with these adapters."""

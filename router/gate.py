@@ -260,6 +260,12 @@ def hard_gates(output: GateOutput) -> GateOutput:
     return GateOutput(_argmax_mask(output.probs), output.probs)
 
 
+def prune_gates(output: GateOutput, threshold: float) -> GateOutput:
+    """Set gates (B, E) below a threshold to 0 and rescale the others of the text to sum 1; the largest always stays."""
+    active = (output.gates >= threshold) | _argmax_mask(output.gates).bool()  # (B, E)
+    return GateOutput(_renormalize(output.gates, active, fallback=active.float()), output.probs)
+
+
 def equal_gates(output: GateOutput) -> GateOutput:
     """Give all experts equal weights, whatever the router's output."""
     weights = torch.full_like(output.probs, 1.0 / output.probs.shape[-1])  # (B, E)

@@ -44,6 +44,13 @@ class GateSettings(BaseModel):
     top_k: int | None = Field(
         None, ge=1, le=10**6, description="number of experts with a weight per text, rescaled to sum 1; null is all"
     )
+    prune: float = Field(
+        0.02,
+        ge=0,
+        lt=0.5,
+        description="weights below it are dropped in inference with routing `pruned`, and the others of the text are "
+        "rescaled to sum 1; more is cheaper and changes the answers more, 0 keeps all",
+    )
     temperature: float = Field(
         1.0, gt=0, le=10**6, description="initial temperature; higher makes the weights more equal"
     )

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import softmax
 
-from moe.evaluation.temperature import TaskLogits
+from moe.evaluation.calibration.temperature import TaskLogits
 
 
 def overconfident(rows: int, factor: float = 2.5, seed: int = 0) -> TaskLogits:

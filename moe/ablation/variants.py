@@ -7,8 +7,8 @@ from typing import Literal
 from experts.errors import Fault, suggest
 from moe.config.run import RunSettings
 from moe.config.stages import EXPERT, MERGED
-from moe.inference.predictor import Routing
 from moe.model.backbone import read_backbone_config
+from moe.model.mode import Routing
 from moe.sweep.grid import as_yaml
 
 FULL = "full"

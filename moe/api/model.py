@@ -11,7 +11,8 @@ from experts.errors import Fault
 from moe.api.prediction import TextPredictions
 from moe.config.overrides import override_strings
 from moe.inference.load import LoadOptions, Runtime, load, load_torch
-from moe.inference.predictor import Predictor, Routing
+from moe.inference.predictor import Predictor
+from moe.model.mode import RoutingChoice
 from moe.runs.model_ref import ModelRef, resolve
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class FinMoEModel(TextPredictions):
         device_map: "str | torch.device | None" = None,
         dtype: "str | torch.dtype | None" = None,
         overrides: Mapping[str, Any] | None = None,
-        routing: Routing = "soft",
+        routing: RoutingChoice = "auto",
         windows: bool = False,
         batch_tokens: int | None = None,
         abstain: float | None = None,
@@ -98,7 +99,8 @@ class FinMoEModel(TextPredictions):
             dtype: precision of the frozen backbone, `float32`, `bfloat16` or `auto`; by default that of the model.
             overrides: settings that replace the model's own, of its backbone only:
                 `{"backbone": {"quantization": "int8", "max_length": 256}}`.
-            routing: `soft` mixes the experts by their routing weights, `hard` uses the most probable expert only.
+            routing: `soft` mixes the experts by their routing weights, `pruned` drops small weights, `hard` uses the
+                most probable expert only; `auto` is what was chosen when the mixture was saved.
             windows: average a text that is longer than the model's maximal length over windows, instead of truncating
                 it.
             batch_tokens: maximal number of tokens in a batch, padding included; by default chosen for the device and
@@ -138,7 +140,7 @@ class FinMoEModel(TextPredictions):
         cls,
         path: str | Path | ModelRef,
         *,
-        routing: Routing = "soft",
+        routing: RoutingChoice = "auto",
         windows: bool = False,
         batch_tokens: int | None = None,
         abstain: float | None = None,

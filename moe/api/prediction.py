@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from moe.api.inputs import check_texts, match_targets
-from moe.inference.predictor import Prediction, Predictor, Routing
+from moe.inference.predictor import Prediction, Predictor
 from moe.inference.rows import Row
 from moe.inference.stream import predict_texts, to_row
+from moe.model.mode import Routing
 
 if TYPE_CHECKING:
     from moe.inference.torch_predictor import TorchPredictor
@@ -41,8 +42,8 @@ class TextPredictions(ABC):
 
     @property
     def routing(self) -> Routing:
-        """`soft` or `hard`."""
-        return "hard" if self.predictor.hard else "soft"
+        """`soft`, `pruned` or `hard`."""
+        return self.predictor.routing
 
     @property
     def experts(self) -> tuple[str, ...]:

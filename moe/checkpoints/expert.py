@@ -14,7 +14,8 @@ from experts.yaml_io import read_yaml
 from moe.checkpoints.mixture import check_same_backbone, load_strictly, move_trained_parts
 from moe.config.run import RunSettings, parse_run
 from moe.config.stages import EXPERT
-from moe.model.backbone import Backbone, BackboneLoader, BackboneSettings, load_backbone
+from moe.model.backbone import Backbone, BackboneSettings, load_backbone
+from moe.model.backbone_pool import BackboneLoader
 from moe.model.heads import Heads, NoHeads
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
@@ -46,7 +47,9 @@ def build_expert_model(
         load: loads the backbone.
     """
     backbone = load(run.backbone, lm_head=run.language is not None)
-    bank = ExpertBank(backbone.model, run.backbone.trunk_depth, backbone.lm_head is not None)
+    bank = ExpertBank(
+        backbone.model, run.backbone.trunk_depth, backbone.lm_head is not None, fold_limit=backbone.fold_limit
+    )
     settings = run.shared if always_on and run.shared else run.lora
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

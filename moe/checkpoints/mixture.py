@@ -49,7 +49,7 @@ class EarlierRouter:
 
 def build_mixture(card: MixtureCard, backbone: Backbone, peft_configs: Mapping[str, PeftConfig]) -> Mixture:
     """Build a mixture with fresh weights from its card and its adapters' PEFT configs."""
-    bank = ExpertBank(backbone.model, card.backbone_settings.trunk_depth, card.language)
+    bank = ExpertBank(backbone.model, card.backbone_settings.trunk_depth, card.language, fold_limit=backbone.fold_limit)
     for name in (*card.routed, *card.shared):
         bank.add_adapter(name, Adapter(peft_configs[name], card.layers[name]), always_on=name in card.shared)
     bank.set_dropout(max((expert.adapter.dropout for expert in bank.adapters.values()), default=0.0))
@@ -59,7 +59,8 @@ def build_mixture(card: MixtureCard, backbone: Backbone, peft_configs: Mapping[s
         torch.manual_seed(card.seed)
         gate = Gate(width, [domain.group for domain in domains for _ in domain.expert_names], card.gate)
     heads = build_heads(card, labels, width)
-    model = Mixture(backbone, bank, gate, heads, domains, labels, card.backbone_settings.pooling)
+    pooling, routing = card.backbone_settings.pooling, card.routing.choice if card.routing else "soft"
+    model = Mixture(backbone, bank, gate, heads, domains, labels, pooling, routing=routing)
     if card.backbone_settings.quantization == "none":
         return model.to(backbone.model.device)
     move_trained_parts(model)
@@ -269,6 +270,7 @@ def _readme(card: MixtureCard) -> str:
 LoRA experts on a frozen `{without_folders(card.backbone.name)}` (weights sha256 `{card.backbone.sha256}`),
 mixed by a {card.gate.kind} router that reads the state after layer {card.backbone_settings.trunk_depth}.
 {"Always on: " + ", ".join(shared) + "." if shared else ""}
+{card.routing.sentence if card.routing else ""}
 
 | domain | experts | labels |
 |---|---|---|

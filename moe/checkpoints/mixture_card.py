@@ -10,6 +10,7 @@ from experts.expert_io import BackboneId, ExpertFolder, InitOrigin
 from experts.lora import LoraSpec
 from moe.model.backbone import BackboneSettings
 from moe.model.heads import HeadSettings
+from moe.model.mode import Routing
 from router.gate_settings import GateSettings
 
 FORMAT = 2
@@ -69,6 +70,34 @@ class ExpertOrigin(BaseModel):
         return cls(sha256=expert.digest, seed=card.seed, steps=card.steps, init=card.init)
 
 
+class RoutingFigures(BaseModel):
+    """Metrics of one routing on validation rows, averaged over tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    macro_f1: float = Field(description="0 to 1")
+    log_loss: float = Field(description="mean negative log-probability of the true label; less is better")
+    ece: float = Field(description="expected calibration error, 0 to 1; less is better")
+    skipped: float = Field(description="share of a text's experts that were not computed, mean over texts, 0 to 1")
+
+
+class RoutingDecision(BaseModel):
+    """The cheapest routing that is as good as soft routing on validation rows; what routing `auto` is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    choice: Routing
+    prune: float = Field(description="gate.prune, below which `pruned` drops weights")
+    rows: int = Field(description="number of labelled validation rows")
+    figures: dict[Routing, RoutingFigures] = Field(description="by routing that was compared")
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen and why, for people."""
+        scores = ", ".join(f"{name} {its.macro_f1:.4f}" for name, its in self.figures.items())
+        return f"Routing `auto` is `{self.choice}`: macro-F1 on {self.rows:,} validation rows {scores}."
+
+
 class MixtureCard(BaseModel):
     """Metadata of a mixture (`mixture.json`)."""
 
@@ -102,6 +131,9 @@ class MixtureCard(BaseModel):
         {},
         description="by expert that joined the mixture, the routed experts before it, whose router is in "
         "`earlier/EXPERT.safetensors`; none if that router's weights are still part of the router",
+    )
+    routing: RoutingDecision | None = Field(
+        None, description="what routing `auto` is, decided after training; none means soft"
     )
     versions: dict[str, str]
 

@@ -14,7 +14,7 @@ from moe.commands.options import (
     OptionalModelArgument,
     OverwriteFileOption,
     RenamedOptions,
-    RoutingOption,
+    RoutingChoiceOption,
     RunOption,
     SetOption,
     check_number,
@@ -39,7 +39,7 @@ def evaluate_(
     model: OptionalModelArgument = None,
     data: DataOption = None,
     domain: DomainOption = None,
-    routing: RoutingOption = "soft",
+    routing: RoutingChoiceOption = "soft",
     pin: Annotated[
         bool, typer.Option("--pin", help="Route each text to the experts of its true domain (oracle routing).")
     ] = False,
@@ -167,7 +167,7 @@ def calibrate_(
     json_: JsonOption = False,
 ) -> None:
     """Fit a model's temperatures, abstention thresholds and label sets on validation rows, into `calibration.json`."""
-    from moe.evaluation.calibrate import calibrate, calibration_view
+    from moe.evaluation.calibration.calibrate import calibrate, calibration_view
     from moe.runs.model_ref import resolve
 
     work = open_workspace(config, run, sets)

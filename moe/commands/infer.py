@@ -18,6 +18,7 @@ from moe.commands.options import (
     LabelSetsOption,
     OverwriteFileOption,
     RenamedOptions,
+    RoutingChoiceOption,
     RoutingOption,
     RunOption,
     RuntimeOption,
@@ -73,7 +74,7 @@ def infer(
         str | None, typer.Option("--out-dir", help="Output folder of the shards, with --engine.")
     ] = None,
     run: RunOption = None,
-    routing: RoutingOption = "soft",
+    routing: RoutingChoiceOption = "auto",
     windows: Annotated[
         bool, typer.Option("--windows", help="Average over windows of long texts instead of truncating them.")
     ] = False,
@@ -123,7 +124,6 @@ def infer(
         large=engine is not None or (file is not None and is_large(Path(file))),
     )
     options.check()
-
     if engine is not None:
         if keep:
             raise Fault("--keep without --engine", "both", "leave out --engine, which writes its own columns only")
@@ -212,7 +212,7 @@ def explain_(
     data_type: DataTypeOption = None,
     task: TaskOption = None,
     targets: TargetOption = None,
-    routing: RoutingOption = "soft",
+    routing: RoutingChoiceOption = "auto",
     steps: Annotated[
         int | None,
         typer.Option("--steps", min=1, max=10**6, help="Integration steps; default: 64 for a text, 32 for a corpus."),
@@ -344,7 +344,7 @@ def generate_(
         resolve(model),
         Sampling(max_new_tokens=new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         domain=data_type,
-        routing=check_routing(routing),
+        routing=check_routing(routing, ("soft", "hard")),
         chat=chat,
         plain=json_ or not sys.stdout.isatty(),
     )

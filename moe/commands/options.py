@@ -93,6 +93,14 @@ RoutingOption = Annotated[
         "--routing", help="soft mixes the experts by routing weight; hard uses only the most probable expert."
     ),
 ]
+RoutingChoiceOption = Annotated[
+    str,
+    typer.Option(
+        "--routing",
+        help="soft mixes the experts by routing weight, pruned drops small weights, hard uses only the most probable "
+        "expert; auto is what was chosen when the model was saved.",
+    ),
+]
 RuntimeOption = Annotated[
     str,
     typer.Option(

@@ -24,8 +24,8 @@ from moe.distill.overlap import remove_near_duplicates
 from moe.distill.results import DistilledTask, DistillReport, TeacherResult
 from moe.distill.selection import select_texts
 from moe.distill.teacher import TaskRequest, Teacher, load_teacher
+from moe.evaluation.calibration.temperature import TaskLogits, choose_temperature
 from moe.evaluation.metrics import classification
-from moe.evaluation.temperature import TaskLogits, choose_temperature
 from moe.inference.bulk.storage import list_files, local_copy
 from moe.runs.layout import DISTILLED
 from moe.runs.locking import writes_run

@@ -27,9 +27,8 @@ from moe.distill.request import (
     to_task_labels,
     uncovered_fault,
 )
-from moe.inference.predictor import chunk_size_for
+from moe.inference.batches import batch_by_tokens, chunk_size_for
 from moe.inference.torch_predictor import token_budget
-from moe.inference.windows import batch_by_tokens
 from moe.model.backbone import AUTO_LENGTH_LIMIT, loading_messages
 from moe.model.backbone_files import check_json_files, weights_digest
 from moe.model.backbone_ops import position_limit

@@ -11,21 +11,21 @@ from datasets import Dataset
 from experts.domain import LabelSpace
 from moe.bootstrap import TaskPredictions
 from moe.console import info, progress_bar
-from moe.evaluation.conformal import label_set_report
+from moe.evaluation.calibration.conformal import label_set_report
+from moe.evaluation.calibration.label_thresholds import choose_thresholds
+from moe.evaluation.calibration.temperature import TaskLogits
 from moe.evaluation.evaluation_files import write_evaluation, write_per_expert
-from moe.evaluation.label_thresholds import choose_thresholds
 from moe.evaluation.metrics import classification, label_metrics, metric_intervals
 from moe.evaluation.results import score_metrics
 from moe.evaluation.rows import LabelledRow, PredictedRow, iter_chunks, true_label
-from moe.evaluation.temperature import TaskLogits
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.load_mixture import load_mixture
-from moe.inference.predictor import Routing, Scores
+from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
 from moe.kinds.registry import task_kind
 from moe.model.mixture import Mixture
-from moe.model.mode import RoutingMode
+from moe.model.mode import RoutingChoice, RoutingMode
 from moe.results.evaluation import EvaluationReport, RoutingReport
 from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics
 from moe.runs import layout
@@ -120,7 +120,7 @@ def evaluate(
     rows: Dataset,
     template: str,
     max_length: int,
-    routing: Routing = "soft",
+    routing: RoutingChoice = "soft",
     pin: bool = False,
     quiet: bool = True,
     calibration: Calibration | None = None,
@@ -131,7 +131,7 @@ def evaluate(
     Args:
         template: the prompt template that the model was trained with.
         max_length: tokens at which a text is truncated.
-        routing: `soft` or `hard`.
+        routing: `auto`, `soft`, `pruned` or `hard`.
         pin: restrict each row to the experts of its true domain.
         quiet: show no progress bar.
         calibration: of the model; it changes confidences, not labels.
@@ -142,7 +142,7 @@ def evaluate(
     """
     predictor = TorchPredictor(model, template, max_length, routing, calibration=calibration, mode=mode)
     evaluated = evaluate_rows(predictor, rows, pin=pin, title="evaluate", quiet=quiet)
-    report = report_rows(evaluated, model, "pinned" if pin else routing)
+    report = report_rows(evaluated, model, "pinned" if pin else predictor.routing)
     if calibration is not None and calibration.sets_level is not None:
         logits = logits_by_task(evaluated, model.labels)
         sets = label_set_report(calibration.tasks, logits, model.labels.domain_by_task)
@@ -154,7 +154,7 @@ def report_rows(evaluated: Sequence[PredictedRow], model: Mixture, routing_mode:
     """Report of evaluated rows, as `evaluate` returns it.
 
     Args:
-        routing_mode: `soft`, `hard` or `pinned`, to be recorded.
+        routing_mode: `soft`, `pruned`, `hard` or `pinned`, to be recorded.
     """
     labelled = [row for row in evaluated if row.true is not None]
     groups = group_by_task(labelled, model.labels)
@@ -180,7 +180,7 @@ def evaluate_folder(
     sets: Sequence[str],
     data: Path | None,
     domain: str | None,
-    routing: Routing,
+    routing: RoutingChoice,
     pin: bool,
     per_expert: bool = False,
 ) -> EvaluationReport:
@@ -190,7 +190,7 @@ def evaluate_folder(
         sets: overrides of the backbone settings, see `load_mixture`.
         data: a labelled file, instead of the run's test rows.
         domain: only rows of this domain.
-        routing: `soft` or `hard`.
+        routing: `auto`, `soft`, `pruned` or `hard`.
         pin: restrict each row to the experts of its true domain.
         per_expert: also evaluate each expert on its own, and write `alone.csv`.
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from moe.data.collator import Batch, Collate, model_inputs
 from moe.data.sampler import row_lengths
+from moe.inference.batches import batch_by_tokens
 from moe.inference.finite import NonFiniteScores
 from moe.inference.torch_predictor import token_budget
-from moe.inference.windows import batch_by_tokens
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
 from moe.model.outputs import RouterOutput
+from moe.model.routing import allowed_experts
 
 SEED = 0
 """Seed of the masks, so that an encoder predicts the same tokens in every evaluation."""

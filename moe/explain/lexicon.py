@@ -28,10 +28,10 @@ from moe.explain.integrated_gradients import (
     load_captum,
 )
 from moe.explain.word_spans import Tokenization
+from moe.inference.batches import batch_by_tokens
 from moe.inference.stream import predict_texts
 from moe.inference.text_io import OutputTarget, TextSource
 from moe.inference.torch_predictor import TorchPredictor
-from moe.inference.windows import batch_by_tokens
 
 STEPS, MIN_COUNT, SHOWN_WORDS = 32, 5, 15
 Z_95 = 1.96

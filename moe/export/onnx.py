@@ -27,7 +27,8 @@ from moe.export.selection import ExportSource
 from moe.inference.spec import InferenceSpec
 from moe.inference.torch_predictor import TorchPredictor
 from moe.kinds.registry import task_kind
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
+from moe.model.routing import allowed_experts
 
 ONNX_FILE, TOKENIZER_FILE = "model.onnx", "tokenizer.json"
 REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -1,7 +1,7 @@
 """Selective prediction: the confidence threshold above which predictions reach a target accuracy.
 
-`moe.evaluation.thresholds` measures the thresholds and their bounds. Every prediction chooses among them, so this
-module imports nothing heavy.
+`moe.evaluation.calibration.thresholds` measures the thresholds and their bounds. Every prediction chooses among them,
+so this module imports nothing heavy.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """A model's `calibration.json`: for each task its temperature, risk–coverage curve and conformal label sets.
 
-`moe.evaluation.calibrate` fits it. Every prediction reads it, so this module imports nothing heavy.
+`moe.evaluation.calibration.calibrate` fits it. Every prediction reads it, so this module imports nothing heavy.
 """
 
 from collections.abc import Sequence

@@ -11,9 +11,9 @@ from moe.console import progress_bar
 from moe.inference.finite import NonFiniteScores
 from moe.inference.generator import GeneratedText, Generator, Sampling
 from moe.inference.load_mixture import load_mixture
-from moe.inference.predictor import Routing
 from moe.inference.rows import Row
 from moe.inference.text_io import ADDED, GENERATED, InputColumns, OutputTarget, TextSource, with_progress
+from moe.model.mode import RoutingChoice
 from moe.runs.model_ref import ModelRef
 
 CHUNK_SIZE = 64  # prompts sorted by length together
@@ -26,7 +26,7 @@ def run_generate(
     sampling: Sampling = Sampling(),
     *,
     domain: str | None = None,
-    routing: Routing = "soft",
+    routing: RoutingChoice = "soft",
     chat: bool | None = None,
     plain: bool = False,
 ) -> None:

@@ -10,12 +10,13 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from experts.errors import Fault, suggest
+from moe.inference.batches import batch_by_tokens
 from moe.inference.finite import NonFiniteScores
 from moe.inference.prompt_tokens import PromptEncoder
 from moe.inference.torch_predictor import token_budget
-from moe.inference.windows import batch_by_tokens
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
+from moe.model.routing import allowed_experts
 from moe.profiling import oom_guard
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 from rich.console import Console
 from rich.prompt import Prompt
 
-from moe.console import progress_bar
+from moe.console import info, progress_bar
 from moe.inference.load import LoadOptions, load
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.predictor import Predictor
@@ -64,9 +64,10 @@ def run_infer(
         _run_prompt(source.targets, load_predictor(), domain, task)
         return
     with target.lock():
-        if workers == 1:
+        predictor = load_predictor() if workers == 1 else None
+        if predictor is not None:
             predict: Callable[[Iterable[Row]], Iterator[Row]] = partial(
-                predict_rows, predictor=load_predictor(), domain=domain, task=task
+                predict_rows, predictor=predictor, domain=domain, task=task
             )
         else:
             predict = partial(
@@ -79,6 +80,8 @@ def run_infer(
                 target=source.has_target,
             )
         _predict(source, target, predict, plain)
+    if predictor is not None and predictor.routing != "soft":
+        info(f"routing {predictor.routing}: {predictor.skipped_share:.1%} of the experts per text were not computed")
 
 
 def input_columns(source: TextSource) -> InputColumns:

@@ -14,9 +14,11 @@ from experts.errors import Fault, check_choice
 from experts.reading import each_file_once
 from moe.console import info
 from moe.inference.abstention import check_target_accuracy
+from moe.inference.batches import CPU_TOKEN_BUDGET, chunk_size_for
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.graph.spec import GRAPH_FOLDER
-from moe.inference.predictor import CPU_TOKEN_BUDGET, Predictor, Routing, chunk_size_for
+from moe.inference.predictor import Predictor
+from moe.model.mode import RoutingChoice
 from moe.runs.model_ref import ModelRef
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 Runtime = Literal["auto", "onnx", "int8", "torch"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
-ROUTINGS: tuple[Routing, ...] = get_args(Routing)
+ROUTINGS: tuple[RoutingChoice, ...] = get_args(RoutingChoice)
 LARGE_FILE = 1_000_000
 """Bytes of a file of texts from which PyTorch in bfloat16 makes up for its slower start, on a CPU with AMX."""
 FIXED = ("trunk_depth", "pooling", "dropout")
@@ -52,7 +54,7 @@ class LoadOptions:
     """
 
     sets: tuple[str, ...] = ()
-    routing: Routing = "soft"
+    routing: RoutingChoice = "soft"
     windows: bool = False
     batch_tokens: int | None = None
     abstain: float | None = None
@@ -103,11 +105,20 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions(), backbones: "Backbo
 
 def _load(ref: ModelRef, options: LoadOptions, backbones: "BackbonePool | None") -> Predictor:
     if options.runtime in ("onnx", "int8"):
+        if options.routing == "pruned":
+            remedy = "use --runtime torch, or another --routing"
+            raise Fault("no --routing pruned for a graph, which computes every expert", "pruned", remedy)
         if options.sets:
             remedy = "use --runtime torch, or remove --set"
             raise Fault("no --set for a graph, whose settings are fixed", options.sets[0], remedy)
         return _load_onnx(ref, options, _read_calibration(ref, options))
-    if options.runtime == "torch" or options.sets or has_gpu() or (options.large and has_amx()):
+    if (
+        options.runtime == "torch"
+        or options.sets
+        or options.routing == "pruned"
+        or has_gpu()
+        or (options.large and has_amx())
+    ):
         return load_torch(ref, options, backbones)
     if not (ref.folder / GRAPH_FOLDER).is_dir():
         return load_torch(ref, options, backbones)
@@ -209,13 +220,13 @@ def check_overrides(sets: Sequence[str]) -> None:
             )
 
 
-def check_routing(routing: str) -> Routing:
+def check_routing(routing: str, known: Sequence[RoutingChoice] = ROUTINGS) -> RoutingChoice:
     """Check a routing mode and return it.
 
     Raises:
-        Fault: if it is neither `soft` nor `hard`.
+        Fault: if it is none of those known.
     """
-    return check_choice(routing, ROUTINGS, "--routing")
+    return check_choice(routing, known, "--routing")
 
 
 def check_runtime(name: str) -> Runtime:

@@ -12,8 +12,8 @@ from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_card, read_mixture
 from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
-from moe.model.backbone import BackboneLoader, BackboneSettings, load_backbone
-from moe.model.backbone_pool import BackbonePool
+from moe.model.backbone import BackboneSettings, load_backbone
+from moe.model.backbone_pool import BackboneLoader, BackbonePool
 from moe.model.mixture import Mixture
 from moe.runs.model_ref import ModelRef
 

@@ -8,20 +8,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
 from experts.domain import CLASSES, Kind, Labels
 from experts.errors import Fault
+from moe.inference.batches import chunk_size_for
 from moe.inference.calibration import Calibration
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
 from moe.kinds.registry import task_kind
-
-Routing = Literal["soft", "hard"]
-CPU_TOKEN_BUDGET = 1024
-"""Tokens per batch in fp32 that fit a CPU's caches; also the smallest default budget."""
+from moe.model.mode import Routing, RoutingChoice
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class Scores:
         routing_weights: (B, E), soft routing weights.
         truncated: (B,), whether a part of the text was not read.
         states: (B, D), pooled hidden states, if requested.
-        target_truncated: (B,), whether the target was cut, see `moe.data.text_checks.target_limit`; None without
-            targets.
+        target_truncated: (B,), whether the target was cut (`moe.data.text_checks.target_limit`); None without targets.
         windows: (B,), number of windows in which each text was read; None for one each.
         unfamiliar: (B,), whether the text, or more than half of its windows, is far from the training texts of every
             domain; None for a router without prototypes.
@@ -72,8 +69,7 @@ class Prediction:
         target_missing: whether the text does not contain the target.
         target_truncated: whether the target was too long and was cut.
         windows: number of windows in which the text was read.
-        unfamiliar: whether the text is far from the training texts of every domain, so that the shared expert, if there
-            is one, answered alone.
+        unfamiliar: whether the text is far from every domain's training texts, so that a shared expert answered alone.
         logits: (K,), before calibration; None if they were not kept.
         tokens: number of tokens that were read; None if they were not counted.
         kind: kind of the task.
@@ -126,7 +122,8 @@ class Predictor(ABC):
     Args:
         spec: the model's tasks, domains and experts.
         batch_tokens: tokens in a batch, padding included.
-        routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
+        routing: `soft` mixes the experts, `pruned` those with a weight of at least the router's setting `prune`, `hard`
+            sends each text to its most probable expert; `auto` is the one that was chosen when the model was saved.
         windows: average a long text over all its windows, instead of at most as many as in training.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
         abstain: target accuracy; predictions below the confidence that it needs abstain. Needs a calibration.
@@ -137,7 +134,7 @@ class Predictor(ABC):
         self,
         spec: InferenceSpec,
         batch_tokens: int,
-        routing: Routing = "soft",
+        routing: RoutingChoice = "soft",
         windows: bool = False,
         calibration: Calibration | None = None,
         abstain: float | None = None,
@@ -145,7 +142,7 @@ class Predictor(ABC):
     ) -> None:
         assert calibration or (abstain is None and not label_sets), "abstention and label sets need a calibration"
         self.spec, self.batch_tokens = spec, batch_tokens
-        self.hard, self.windows = routing == "hard", windows
+        self.routing, self.windows = self.resolve_routing(routing), windows
         self.calibration, self.abstain, self.label_sets = calibration, abstain, label_sets
 
     @abstractmethod
@@ -168,7 +165,16 @@ class Predictor(ABC):
             Fault: if memory runs out.
         """
 
-    def with_options(self, routing: Routing, abstain: float | None = None, label_sets: bool = False) -> Self:
+    @property
+    def hard(self) -> bool:
+        """Whether each text is sent to its most probable expert."""
+        return self.routing == "hard"
+
+    def resolve_routing(self, choice: RoutingChoice) -> Routing:
+        """Return how texts are routed for a choice."""
+        return self.spec.routing if choice == "auto" else choice
+
+    def with_options(self, routing: RoutingChoice, abstain: float | None = None, label_sets: bool = False) -> Self:
         """A predictor that shares this one's model but has another routing or target accuracy, or label sets.
 
         Raises:
@@ -180,7 +186,7 @@ class Predictor(ABC):
             remedy = "run moe calibrate --conformal 0.9, or remove label_sets"
             raise Fault("a calibrated model for label sets", "no calibration", remedy)
         other = copy(self)
-        other.hard, other.abstain, other.label_sets = routing == "hard", abstain, label_sets
+        other.routing, other.abstain, other.label_sets = self.resolve_routing(routing), abstain, label_sets
         return other
 
     @property
@@ -201,6 +207,11 @@ class Predictor(ABC):
     def marks_unfamiliar(self) -> bool:
         """Whether texts far from the training texts of every domain are marked."""
         return False
+
+    @property
+    def skipped_share(self) -> float:
+        """Mean share of a window's experts that were not computed so far, 0 to 1."""
+        return 0.0
 
     @property
     def window_limit(self) -> int | None:
@@ -328,11 +339,6 @@ class Predictor(ABC):
             remedy = "choose another task, or predict without label sets"
             raise Fault("a task with one label per text for label sets", f"{task}, which is multi-label", remedy)
         return self.calibration.require_sets(task).select(spec.labels, probabilities.tolist())
-
-
-def chunk_size_for(batch_tokens: int) -> int:
-    """Number of texts sorted by length together, for a token budget of a batch; it bounds how far a stream is read."""
-    return max(1, batch_tokens // 2)
 
 
 def normalized_entropy(weights: np.ndarray) -> np.ndarray:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moe.inference.batches import batch_by_tokens
 from moe.inference.finite import NonFiniteScores
 from moe.inference.torch_predictor import token_budget
-from moe.inference.windows import batch_by_tokens
 from moe.model.backbone_ops import PackingMode, find_packing_mode
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
 from moe.model.mode import RoutingMode
+from moe.model.routing import allowed_experts
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a prompt and of the answer that follows it."""

@@ -12,6 +12,7 @@ from experts.domain import CLASSES, Kind
 from experts.errors import Fault, suggest
 from moe.data.text_checks import window_overlap
 from moe.kinds.registry import task_kind
+from moe.model.mode import Routing
 
 
 class TaskInferenceSpec(BaseModel):
@@ -71,6 +72,7 @@ class InferenceSpec(BaseModel):
     domains: tuple[DomainInferenceSpec, ...]
     tasks: dict[str, TaskInferenceSpec]
     heads: dict[str, str] = Field(description="prefix of each classification head's tensors in heads.safetensors")
+    routing: Routing = Field("soft", description="what routing `auto` is")
     polarity: str | None = Field(description="activation that bounds the polarity head's output; None without a head")
 
     @property

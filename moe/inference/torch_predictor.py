@@ -1,6 +1,9 @@
 """Predictions with PyTorch: the mixture's forward pass over batches of texts, soft or hard, truncated or in windows."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from typing import Self
@@ -10,23 +13,29 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from experts.adapter_bank import ExpertBank
 from experts.domain import LabelSpace
+from experts.gated_linear import in_out_features
 from moe.data.collator import encode_windows, long_targets
 from moe.data.polarity import find_sign
+from moe.inference.batches import BATCH_OVERHEAD, CPU_TOKEN_BUDGET, batch_by_tokens, plan_batches
 from moe.inference.calibration import Calibration
 from moe.inference.predictor import (
-    CPU_TOKEN_BUDGET,
     Predictor,
-    Routing,
     Scores,
 )
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
-from moe.inference.windows import batch_by_tokens, first_windows, scores_of_windows
+from moe.inference.windows import first_windows, scores_of_windows
 from moe.kinds.registry import task_kind
 from moe.model.heads import Heads, head_key
-from moe.model.mixture import Mixture, allowed_experts
-from moe.model.mode import RoutingMode
+from moe.model.mixture import Mixture
+from moe.model.mode import RoutingChoice, RoutingMode
+from moe.model.outputs import RouterOutput
+from moe.model.routing import allowed_experts
 from moe.profiling import oom_guard
+
+FOLD_TOKENS = 1024
+"""Tokens that keep one expert for whose sake its weights are folded."""
 
 
 def build_inference_spec(
@@ -60,6 +69,7 @@ def build_inference_spec(
         experts=model.bank.routed_experts,
         domains=domains,
         tasks=tasks,
+        routing=model.routing,
         heads={name: f"classes.{head_key(name)}" for name in space.heads},
         polarity=heads.bound if heads is not None and heads.polarity is not None else None,
     )
@@ -91,7 +101,7 @@ class TorchPredictor(Predictor):
         model: is set to evaluation mode.
         template: the prompt template that the model was trained with.
         max_length: tokens at which a text is truncated.
-        routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
+        routing: see `Predictor`.
         windows: average a long text over all its windows, instead of at most as many as in training.
         batch_tokens: tokens in a batch, padding included; by default chosen for the device and precision.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
@@ -106,7 +116,7 @@ class TorchPredictor(Predictor):
         model: Mixture,
         template: str,
         max_length: int,
-        routing: Routing = "soft",
+        routing: RoutingChoice = "soft",
         windows: bool = False,
         batch_tokens: int | None = None,
         calibration: Calibration | None = None,
@@ -120,17 +130,27 @@ class TorchPredictor(Predictor):
         super().__init__(spec, budget, routing, windows, calibration, abstain, label_sets)
         self.model, self.tokenizer, self.states = model, model.loaded_backbone.tokenizer, states
         self._mode = mode or model.mode
+        self._counts: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+        """By expert, tokens that kept no other expert and were computed without folded weights."""
 
     @property
     def mode(self) -> RoutingMode:
         """How the model routes, `routing` included."""
-        return replace(self._mode, hard=self.hard)
+        gate = self.model.gate
+        prune = gate.settings.prune if gate is not None and self.routing == "pruned" else 0.0
+        return replace(self._mode, hard=self.hard, prune=prune)
 
     @property
     def marks_unfamiliar(self) -> bool:
         """Whether texts far from the training texts of every domain are marked."""
         gate = self.model.gate
         return gate is not None and gate.prior is not None and gate.prior.prototypes is not None
+
+    @property
+    def skipped_share(self) -> float:
+        """Mean share of a window's experts that were not computed so far, 0 to 1; 0 with soft routing."""
+        return self._counts["skipped"] / max(1, self._counts["experts"])
 
     def with_states(self) -> Self:
         """A predictor that shares this one's model and also returns the pooled hidden states."""
@@ -165,10 +185,10 @@ class TorchPredictor(Predictor):
         ids, text_index = [ids[i] for i in read], text_index[read]
         allowed = self.pinned_experts([pin[i] for i in text_index]) if pin else None  # (W, E)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
-        if self.hard and self.model.gate is not None and self.mode.active_expert is None:
-            batches, outputs = self._forward_hard(ids, batches, allowed)
+        if self._splits_by_experts(ids, allowed):
+            batches, outputs = self._forward_by_experts(ids, batches, allowed)
         else:
-            outputs = [self.forward(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
+            outputs = self._forward_in_order(ids, batches, allowed)
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
         lengths = [len(window) for window in ids]
@@ -193,37 +213,76 @@ class TorchPredictor(Predictor):
             texts, self.tokenizer, self.template, self.max_length, targets, overflow=True, overlap=overlap
         )
 
-    def _forward_hard(
+    def _forward_in_order(
+        self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None
+    ) -> list[dict[str, np.ndarray]]:
+        """One pass per batch, with folded weights if all windows keep the same expert whatever the router's output."""
+        pinned = None if self.mode.active_expert else self._pinned_expert(allowed)
+        name = pinned or self.mode.active_expert
+        folds = name is not None and self._folds(name, sum(len(window) for window in ids))
+        run = self.with_mode(replace(self._mode, only=(pinned,) if pinned else ())).forward
+        with self.model.bank.merged_adapter(name) if name and folds else nullcontext():
+            return [run(*self.pad(ids, batch), allowed=_select(allowed, batch)) for batch in batches]
+
+    def _pinned_expert(self, allowed: Tensor | None) -> str | None:
+        """Name of the only expert that any window may use; None if there are several."""
+        if allowed is None or self.model.gate is None or int(allowed.any(0).sum()) != 1:
+            return None
+        return self.model.bank.routed_experts[int(allowed.any(0).int().argmax())]
+
+    def _forward_by_experts(
         self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], allowed: Tensor | None
     ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
-        """Hard routing: the trunk for all windows, then the other layers expert by expert, in new full batches."""
-        lengths = np.array([len(window) for window in ids])  # (W,)
+        """The trunk and the router for all windows, then the other layers in new batches that keep the same experts."""
+        bank, lengths = self.model.bank, np.array([len(window) for window in ids])  # (W,)
         states: dict[int, Tensor] = {}
-        expert = np.zeros(len(ids), dtype=int)  # (W,)
-        weights = np.zeros((len(ids), len(self.model.bank.routed_experts)), dtype=np.float32)  # (W, E)
-        unfamiliar: dict[str, np.ndarray] = {}  # (W,), if the router has prototypes
+        parts = []
         for batch in batches:
-            trunk, routing = self.model.encode_trunk(
-                *self.pad(ids, batch), allowed=_select(allowed, batch), mode=self.mode
-            )
-            assert routing is not None
-            states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
-            expert[batch] = routing.gates.argmax(1).cpu().numpy()
-            weights[batch] = routing.probs.cpu().numpy()
-            if routing.unfamiliar is not None:
-                unfamiliar.setdefault("unfamiliar", np.zeros(len(ids), np.float32))[batch] = routing.unfamiliar.cpu()
-        new_batches, outputs = [], []
-        for index in np.unique(expert):
-            with self.model.single_expert(self.model.bank.routed_experts[index]) as mode:
-                assigned = np.flatnonzero(expert == index)
-                for part in batch_by_tokens(lengths[assigned], self.batch_tokens):
-                    batch = assigned[part]
-                    trunk = pad_sequence([states.pop(int(i)) for i in batch], batch_first=True)  # (W, T, D)
-                    output = self.with_mode(mode).forward(*self.pad(ids, batch), trunk=trunk)
-                    marked = {name: values[batch] for name, values in unfamiliar.items()}
-                    outputs.append(output | {"routing_weights": weights[batch]} | marked)
-                    new_batches.append(batch)
-        return new_batches, outputs
+            within = _select(allowed, batch)  # (B, E)
+            trunk, output = self.model.encode_trunk(*self.pad(ids, batch), allowed=within, mode=self.mode)
+            assert output is not None
+            parts.append(output)
+            if bank.trunk_depth:
+                states |= {int(i): row[: lengths[i]] for i, row in zip(batch, trunk, strict=True)}
+        routing = RouterOutput.concatenate(parts).rows(_index(np.argsort(np.concatenate(batches)), parts[0].gates))
+        active = (routing.updates != 0).cpu().numpy()  # (W, E)
+        alone = active & (active.sum(1, keepdims=True) == 1)  # (W, E)
+        folded = [self._folds(name, int(lengths[alone[:, i]].sum())) for i, name in enumerate(bank.routed_experts)]
+        planned = plan_batches(lengths, active, relative_costs(bank), folded, self.batch_tokens)
+        outputs = []
+        for part in planned:
+            names = tuple(bank.routed_experts[i] for i in part.experts)
+            run = self.with_mode(replace(self._mode, only=names)).forward
+            with bank.merged_adapter(names[0]) if len(names) == 1 and folded[part.experts[0]] else nullcontext():
+                rows = [states[int(i)] for i in part.rows] if states else None  # (T, D) each
+                stored = None if rows is None else pad_sequence(rows, batch_first=True)  # (B, T, D)
+                known = routing.rows(_index(part.rows, routing.gates))
+                outputs.append(run(*self.pad(ids, part.rows), trunk=stored, routing=known))
+        return [part.rows for part in planned], outputs
+
+    def _splits_by_experts(self, ids: Sequence[list[int]], allowed: Tensor | None) -> bool:
+        """Whether windows may keep few experts, different ones, and there are enough windows to batch them by these."""
+        gate, mode = self.model.gate, self.mode
+        if gate is None or mode.active_expert is not None or gate.settings.unit == "token":
+            return False
+        if self._pinned_expert(allowed) or sum(map(len, ids)) <= 2 * BATCH_OVERHEAD * self.batch_tokens:
+            return False
+        return mode.hard or mode.prune > 0 or gate.settings.kind == "hard" or allowed is not None
+
+    def _folds(self, name: str, tokens: int) -> bool:
+        """Whether an expert's weights are folded for so many more tokens that keep no other expert.
+
+        Folding costs as much as computing the expert for some hundred tokens beside the weights, so it begins once as
+        many have been computed that way.
+        """
+        folded, adapters = self.model.bank.folded, self.model.bank.constant_route(name)
+        if not folded.has_room(adapters) or folded.is_current(adapters):
+            return folded.has_room(adapters)
+        self._tokens[name] += tokens
+        if self._tokens[name] < FOLD_TOKENS:
+            return False
+        self._tokens[name] = 0
+        return True
 
     def pad(self, ids: Sequence[list[int]], batch: np.ndarray) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask of the windows `batch`, (W, T) each, on the model's device."""
@@ -234,11 +293,19 @@ class TorchPredictor(Predictor):
         return padded.to(device), mask.to(device)
 
     def forward(
-        self, ids: Tensor, mask: Tensor, allowed: Tensor | None = None, trunk: Tensor | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        allowed: Tensor | None = None,
+        trunk: Tensor | None = None,
+        routing: RouterOutput | None = None,
     ) -> dict[str, np.ndarray]:
         """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`, `unfamiliar`."""
-        out = self.model(ids, mask, allowed=allowed, mode=self.mode, trunk=trunk)
+        out = self.model(ids, mask, allowed=allowed, mode=self.mode, trunk=trunk, routing=routing)
         gates = out.routing.probs if out.routing else out.gates  # (W, E), or (1, E)
+        if self.routing != "soft":
+            updates = (out.gates if out.routing is None else out.routing.updates).expand(len(ids), -1)  # (W, E)
+            self._counts.update(experts=updates.numel(), skipped=int((updates == 0).sum()))
         values = {f"head/{name}": logits for name, logits in out.logits.items()}
         values["routing_weights"] = gates.expand(len(ids), -1)  # (W, E)
         if out.polarity is not None:
@@ -257,8 +324,19 @@ class TorchPredictor(Predictor):
         return allowed | ~allowed.any(1, keepdim=True)  # (W, E)
 
 
+def relative_costs(bank: ExpertBank) -> np.ndarray:
+    """Return the multiplications of each routed expert beside the weights, as a share of those of the weights, (E,)."""
+    layers = sum(math.prod(in_out_features(layer.base)) for layer in bank.gated_layers)
+    sizes = [sum(p.numel() for p in bank.adapter_parameters(name).values()) for name in bank.routed_experts]
+    return np.array(sizes) / layers
+
+
 def _select(allowed: Tensor | None, batch: np.ndarray) -> Tensor | None:
-    return None if allowed is None else allowed[torch.as_tensor(batch, device=allowed.device)]  # (W, E)
+    return None if allowed is None else allowed[_index(batch, allowed)]  # (W, E)
+
+
+def _index(rows: np.ndarray, tensor: Tensor) -> Tensor:
+    return torch.as_tensor(rows, device=tensor.device)  # (B,)
 
 
 def token_budget(device: torch.device, dtype: torch.dtype) -> int:

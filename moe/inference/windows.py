@@ -1,4 +1,4 @@
-"""Windows of texts: which are read, batches of similar length, and the scores of a text from those of its windows."""
+"""Long texts in windows: which windows are read, and the scores of a text from those of its windows."""
 
 from collections.abc import Sequence
 
@@ -58,24 +58,3 @@ def scores_of_windows(
         unfamiliar=texts["unfamiliar"] > 0.5 if "unfamiliar" in texts else None,
         tokens=None if lengths is None else np.bincount(text_index, lengths, minlength=len(counts)).astype(int),
     )
-
-
-def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
-    """Group rows of similar length into batches that hold at most `tokens` tokens each, padding included.
-
-    A row that is longer than the budget is a batch by itself.
-
-    Args:
-        lengths: length of each row in tokens (N,).
-        tokens: token budget of a batch.
-
-    Returns:
-        Row indices of each batch, in order of length.
-    """
-    order = np.argsort(lengths, kind="stable")  # (N,)
-    cuts, start = [], 0
-    for position, row in enumerate(order):
-        if position > start and (position - start + 1) * lengths[row] > tokens:
-            cuts.append(position)
-            start = position
-    return np.split(order, cuts)

@@ -225,7 +225,7 @@ def _write_changed(
         scope = None if added is None else _new_expert_scope(before, model, added, run)
         earlier = {} if added is None else after.earlier
         return _adapt(before, model, card, run, target, full_domains, scope=scope, earlier=earlier)
-    card = card.model_copy(update={"stage": stage, "steps": 0, "start": None, "metrics": {}})
+    card = card.model_copy(update={"stage": stage, "steps": 0, "start": None, "metrics": {}, "routing": None})
     config = (before.folder / CONFIG).read_text(encoding="utf-8")
     write_mixture(target.out, model, card, config=config, metrics={}, overwrite=target.overwrite, earlier=after.earlier)
     return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from experts.errors import Fault
 from experts.expert_io import BackboneId
+from experts.folded_weights import DEFAULT_LIMIT
 from experts.safetensors_io import check_finite
 from moe.console import is_verbose
 from moe.model.backbone_files import (
@@ -103,13 +104,19 @@ class BackboneSettings(BaseModel):
         description="tokens at which a text is truncated; more reads further and costs more. auto: as many as 95 % of "
         "the training texts of every domain need; the default of a classifier's run",
     )
-
     windows: int = Field(
         1,
         ge=1,
         le=64,
         description="most overlapping windows of `max_length` tokens in which a longer text is read, in training and "
         "in use; more reads further and costs more, 1 truncates the text",
+    )
+    fold_memory: int = Field(
+        512,
+        ge=0,
+        le=10**6,
+        description="MiB for weights with one expert folded in, at which texts that keep one expert cost no more than "
+        "in the bare backbone; 0 folds none",
     )
 
     @property
@@ -136,6 +143,7 @@ class Backbone:
         windows: most windows in which a long text is read; 1 truncates it.
         source: the model without experts whose weights this one shares, see `moe.model.backbone_pool`; None if it
             shares none.
+        fold_limit: most bytes of weights with an expert folded in, see `experts.folded_weights.FoldedWeights`.
     """
 
     model: PreTrainedModel
@@ -144,13 +152,7 @@ class Backbone:
     lm_head: LMHead | None = None
     windows: int = 1
     source: PreTrainedModel | None = None
-
-
-class BackboneLoader(Protocol):
-    """Loads a backbone: `load_backbone`, or one that shares weights with others."""
-
-    def __call__(self, settings: BackboneSettings, *, lm_head: bool = False) -> Backbone:
-        """Return the backbone, frozen and in evaluation mode."""
+    fold_limit: int = DEFAULT_LIMIT
 
 
 def read_backbone_config(settings: BackboneSettings) -> PretrainedConfig:
@@ -237,7 +239,8 @@ def prepare_backbone(
     if settings.compile:
         compile_layers(model)
     head = LMHead(full) if lm_head else None
-    return Backbone(model.eval(), load_tokenizer(settings), identity, head, settings.windows)
+    tokenizer, limit = load_tokenizer(settings), settings.fold_memory * 2**20
+    return Backbone(model.eval(), tokenizer, identity, head, settings.windows, fold_limit=limit)
 
 
 def _load_with_head(settings: BackboneSettings, **options: Any) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from threading import Lock
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from transformers import PreTrainedModel
@@ -17,6 +18,13 @@ from moe.model.backbone import (
     read_weights,
 )
 from moe.model.device import choose_device
+
+
+class BackboneLoader(Protocol):
+    """Loads a backbone: `load_backbone`, or one that shares weights with others."""
+
+    def __call__(self, settings: BackboneSettings, *, lm_head: bool = False) -> Backbone:
+        """Return the backbone, frozen and in evaluation mode."""
 
 
 class BackbonePool:

@@ -17,10 +17,11 @@ from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
 from moe.model.backbone_ops import BackboneDropout, backbone_states
 from moe.model.heads import Heads, MixedHeads, NoHeads, TokenStates, pool
-from moe.model.mode import SOFT, RoutingMode
+from moe.model.mode import SOFT, Routing, RoutingMode
 from moe.model.outputs import ForwardContext, MixtureOutput, RouterOutput
+from moe.model.routing import build_domain_expert_mask, mix_gates
 from moe.model.trunk import EndOfTrunk, Trunk
-from router.gate import Gate, GateOutput, equal_gates, hard_gates, restrict_gates
+from router.gate import Gate
 from router.prior import mute_gates
 
 
@@ -40,6 +41,7 @@ class Mixture(nn.Module):
         pooling: `mean` or `last`.
         mode: how a pass without a mode of its own routes: softly, or by the only expert.
         trained_domains: domains that the model was trained on; all by default.
+        routing: what routing `auto` is.
     """
 
     special_token_ids: Tensor
@@ -56,11 +58,12 @@ class Mixture(nn.Module):
         pooling: str,
         mode: RoutingMode = SOFT,
         trained_domains: Sequence[Domain] | None = None,
+        routing: Routing = "soft",
     ) -> None:
         super().__init__()
         self.backbone, self.gate, self.heads = backbone.model, gate, heads
         self.bank, self.domains, self.labels, self.pooling = bank, tuple(domains), labels, pooling
-        self.loaded_backbone, self.mode = backbone, mode
+        self.loaded_backbone, self.mode, self.routing = backbone, mode, routing
         self.trained_domains = self.domains if trained_domains is None else tuple(trained_domains)
         special, mask = (
             torch.tensor(backbone.tokenizer.all_special_ids),
@@ -82,6 +85,7 @@ class Mixture(nn.Module):
         trunk: Tensor | None = None,
         position_ids: Tensor | None = None,
         router_mask: Tensor | None = None,
+        routing: RouterOutput | None = None,
         **_: Any,
     ) -> MixtureOutput:
         """Run the model on token ids (B, T).
@@ -95,13 +99,15 @@ class Mixture(nn.Module):
             position_ids: (B, T), if they do not count from 0 in every row.
             router_mask: (B, T) bool, tokens that the router may read: those of a prompt but not of its answer; all by
                 default.
+            routing: router output of `encode_trunk` for these texts; the router then does not run.
         """
         mode = mode or self.mode
         flat = attention_mask is not None and attention_mask.dim() == 2
         real = attention_mask if attention_mask is not None and flat else torch.ones_like(input_ids)  # (B, T)
         content = self.content_mask(input_ids, real if router_mask is None else real * router_mask)  # (B, T)
         router_only = self.training and mode.detach_gates and not any(p.requires_grad for p in self.heads.parameters())
-        context = ForwardContext(content, allowed, mode, trunk, stop=router_only)  # later layers give it no gradient
+        # If only the router is trained, the later layers give it no gradient.
+        context = ForwardContext(content, allowed, mode, trunk, stop=router_only, known=routing)
         states, gates = self._run(context, input_ids, attention_mask, position_ids)
         routing = context.routing
         if isinstance(self.heads, NoHeads) or router_only:
@@ -254,23 +260,31 @@ class Mixture(nn.Module):
         if self.gate is None:
             self.bank.set_gates(None, disabled=disabled)
             return
+        if context.known is not None:
+            context.routing = context.known
+            self._set_gates(context.known, mode, disabled)
+            return
         mask = self._remaining(mode)  # (E,)
         beams = states.shape[0] // context.content.shape[0]  # len() would fix the number of texts of an exported graph
         content = context.content.repeat_interleave(beams, 0)  # (B', T)
         summary = self.gate.summary(states, content)  # (B, (1 + Q) · D)
         logits, unfamiliar = self.gate.logits(summary), self.gate.is_unfamiliar(summary)  # (B, G + E), (B,)
         logits_for_loss = logits.view_as(logits)  # (B, G + E)
-        gates = self._mix(logits_for_loss, context, mask).gates  # (B, E)
+        gates = mix_gates(self.gate, logits_for_loss, mode, context.allowed, mask).gates  # (B, E)
         probs = self.gate.compute_gates(logits).probs  # (B, E)
         no_expert = mask is not None and not bool(mask.any())
         gates = gates.detach() if mode.detach_gates else torch.zeros_like(gates) if no_expert else gates  # (B, E)
         updates = gates
-        if unfamiliar is not None and not self.training and mode == SOFT and self.bank.shared_experts:
+        if unfamiliar is not None and not self.training and mode.is_soft and self.bank.shared_experts:
             updates = mute_gates(gates, unfamiliar, context.allowed)  # (B, E), the shared expert answers them alone
-        self.bank.set_gates(updates, disabled=disabled, replacement=mode.replacement)
-        context.routing = RouterOutput(gates, probs, logits, logits_for_loss, unfamiliar)
+        context.routing = RouterOutput(gates, probs, logits, logits_for_loss, updates, unfamiliar)
+        self._set_gates(context.routing, mode, disabled)
         if context.keep:
             context.probs.append(probs)
+
+    def _set_gates(self, routing: RouterOutput, mode: RoutingMode, disabled: Sequence[str]) -> None:
+        gates = routing.updates[:1] if len(mode.only) == 1 else routing.updates  # (1, E) or (B, E), of a constant route
+        self.bank.set_gates(gates, only=mode.only, disabled=disabled, replacement=mode.replacement)
 
     def _remaining(self, mode: RoutingMode) -> Tensor | None:
         """Return which routed experts a mode does not leave out, (E,) bool; None if it leaves out none."""
@@ -279,16 +293,6 @@ class Mixture(nn.Module):
         assert set(mode.without) <= set(self.bank.adapters), mode.without
         remaining = [name not in mode.without for name in self.bank.routed_experts]
         return torch.tensor(remaining, device=self.domain_expert_mask.device)
-
-    def _mix(self, logits: Tensor, context: ForwardContext, mask: Tensor | None) -> GateOutput:
-        assert self.gate is not None
-        mixed, allowed = self.gate.compute_gates(logits), context.allowed
-        mixed = equal_gates(mixed) if context.mode.uniform_gates else mixed
-        if mask is not None and mask.any():
-            allowed = mask[None] if allowed is None else restrict_allowed(allowed, mask)  # (B, E) or (1, E)
-        if allowed is not None:
-            mixed = restrict_gates(mixed, allowed.repeat_interleave(logits.shape[0] // allowed.shape[0], 0))
-        return hard_gates(mixed) if context.mode.hard else mixed
 
     def expert_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of all experts under `expert/PEFT key`."""
@@ -328,20 +332,3 @@ class Mixture(nn.Module):
         """Return a domain's row in `domain_expert_mask`; −1 if it is unknown."""
         names = [domain.name for domain in self.domains]
         return names.index(name) if name in names else -1
-
-
-def build_domain_expert_mask(experts: Sequence[str], domains: Sequence[Domain]) -> Tensor:
-    """Return (domains, E) bool: which experts belong to each domain."""
-    rows = [[name in domain.expert_names for name in experts] for domain in domains]
-    return torch.tensor(rows, dtype=torch.bool).reshape(len(domains), len(experts))
-
-
-def restrict_allowed(allowed: Tensor, mask: Tensor) -> Tensor:
-    """Return (B, E) bool: a text's allowed experts (B, E) within a mask (E,); the whole mask if none of them is."""
-    both = allowed & mask  # (B, E)
-    return torch.where(both.any(-1, keepdim=True), both, mask)  # (B, E)
-
-
-def allowed_experts(domain_expert_mask: Tensor, domain: Tensor) -> Tensor:
-    """Return (B, E) bool from domain indices (B,); a row of False where the domain is unknown (−1)."""
-    return domain_expert_mask[domain.clamp(min=0)] & (domain >= 0)[:, None]

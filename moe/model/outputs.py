@@ -1,6 +1,8 @@
 """What a forward pass of the mixture returns, and the state that it keeps while it runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,8 @@ class RouterOutput:
         probs: (B, E), soft probabilities, for the routing losses and for reports.
         logits: (B, G + E), read by the domain and balance losses.
         logits_for_loss: the same values on the path of the sentiment loss only, so that its gradient can be separated.
+        updates: (B, E), gates with which the adapters are computed: `gates`, or 0 in an unfamiliar text that the shared
+            expert answers alone.
         unfamiliar: (B,) bool, texts far from every prototype; None for a router without prototypes.
     """
 
@@ -24,7 +28,22 @@ class RouterOutput:
     probs: Tensor
     logits: Tensor
     logits_for_loss: Tensor
+    updates: Tensor
     unfamiliar: Tensor | None = None
+
+    def rows(self, index: Tensor) -> "RouterOutput":
+        """Return the output of some of the texts."""
+        columns: Any = {name: None if values is None else values[index] for name, values in vars(self).items()}
+        return RouterOutput(**columns)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["RouterOutput"]) -> "RouterOutput":
+        """Return the output of the texts of several passes, one after the other."""
+        columns: Any = {
+            name: None if first is None else torch.cat([getattr(part, name) for part in parts])
+            for name, first in vars(parts[0]).items()
+        }
+        return cls(**columns)
 
 
 @dataclass
@@ -60,6 +79,7 @@ class ForwardContext:
         stop: whether the pass ends at the end of the trunk.
         route: whether the router runs; else the experts keep the route of the pass before.
         keep: whether the route is reused for later passes, as in generation.
+        known: router output of these texts from another pass; the router then does not run.
         routing: router output, filled in by the hook.
         probs: soft probabilities of the passes so far, if `keep`.
         grad: whether gradients are recorded.
@@ -72,6 +92,7 @@ class ForwardContext:
     stop: bool = False
     route: bool = True
     keep: bool = False
+    known: RouterOutput | None = None
     routing: RouterOutput | None = None
     probs: list[Tensor] = field(default_factory=list)
     grad: bool = field(default_factory=torch.is_grad_enabled)

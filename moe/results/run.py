@@ -20,12 +20,14 @@ class TrainedFolder(Result):
         reused: whether it was finished earlier (`kept` in JSON).
         steps: number of optimizer steps.
         validation: metrics of its best weights on validation rows, by name.
+        routing: what routing `auto` is; set for a mixture that has decided it.
     """
 
     folder: str
     reused: bool = Field(alias="kept")
     steps: int
     validation: dict[str, float]
+    routing: str | None = None
 
 
 class TrainingSummary(Result):

@@ -24,7 +24,7 @@ from moe.runs.workspace import Workspace
 
 _MAX_REASONS = 4
 """Most differences that a message lists."""
-_NO_EFFECT = {"backbone": ("compile", "name", "revision"), "stages": ("keep", "nonfinite")}
+_NO_EFFECT = {"backbone": ("compile", "fold_memory", "name", "revision"), "stages": ("keep", "nonfinite")}
 """Settings without effect on the result of a step, by section; a backbone is compared by the hash of its weights."""
 _TASK_ONLY = ("file", "tasks", "corpus", "unlabelled", "max_unlabelled_rows", "role", "experts")
 """Keys of a domain that do not change its labelled rows; files are compared by their hashes."""

@@ -6,8 +6,9 @@ from itertools import product
 from typing import Any
 
 from experts.errors import Fault
-from moe.inference.predictor import Prediction, Predictor, Routing
+from moe.inference.predictor import Prediction, Predictor
 from moe.inference.stream import predict_each, to_row
+from moe.model.mode import RoutingChoice
 from moe.serve.errors import RequestError, check_known_name, unusable_answer
 
 PASSES_PER_BATCH = 4
@@ -29,7 +30,7 @@ class ClassifyRequest:
     texts: tuple[str, ...]
     domain: str | None = None
     task: str | None = None
-    routing: Routing = "soft"
+    routing: RoutingChoice = "auto"
     abstain: float | None = None
     label_sets: bool = False
     targets: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class ClassifyEngine:
     def run_batch(self, requests: Sequence[ClassifyRequest]) -> list[Any]:
         """Return a response body or an exception for each request; a batch that fails is retried request by request."""
         results: list[Any] = [None] * len(requests)
-        groups: dict[tuple[Routing, float | None, bool], list[int]] = {}
+        groups: dict[tuple[RoutingChoice, float | None, bool], list[int]] = {}
         for index, request in enumerate(requests):
             try:
                 self.check(request)

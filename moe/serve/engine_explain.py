@@ -9,8 +9,8 @@ from experts.errors import Fault
 from experts.json_io import json_object
 from moe.explain.explain import STEPS, explain
 from moe.explain.integrated_gradients import load_captum
-from moe.inference.predictor import Routing
 from moe.inference.torch_predictor import TorchPredictor
+from moe.model.mode import RoutingChoice
 from moe.serve.engine_classify import ClassifyEngine, ClassifyRequest
 from moe.serve.errors import RequestError
 
@@ -30,7 +30,7 @@ class ExplainRequest:
     text: str
     domain: str | None = None
     task: str | None = None
-    routing: Routing = "soft"
+    routing: RoutingChoice = "auto"
     steps: int | None = None
     target: str | None = None
 

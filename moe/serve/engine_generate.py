@@ -7,8 +7,8 @@ from typing import Any
 
 from experts.errors import Fault
 from moe.inference.generator import Generator, Sampling
-from moe.inference.predictor import Routing
 from moe.model.mixture import Mixture
+from moe.model.mode import Routing
 from moe.serve.errors import RequestError, check_known_name
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, conlist, create_model
 
 from moe.data.text_checks import MAX_TARGETS
+from moe.model.mode import RoutingChoice
 from moe.serve.settings import ServeSettings
 
 MAX_NAME = 200
@@ -44,19 +45,22 @@ def nonblank_text(max_length: int) -> Any:
     return Annotated[str, StringConstraints(min_length=1, max_length=max_length, pattern=r"\S")]
 
 
-def routing_fields() -> dict[str, tuple[Any, Any]]:
-    """Return the fields `domain` and `routing`, common to all request bodies."""
+def routing_fields(language: bool = False) -> dict[str, tuple[Any, Any]]:
+    """Return the fields `domain` and `routing`, common to all request bodies.
+
+    Args:
+        language: for a language model, whose routing is `soft` or `hard`.
+    """
+    blended = "`soft` blends the experts by their routing weights, `hard` uses the one with the largest"
+    pruned = "`pruned` drops small weights, `auto` is what was chosen when the model was saved"
     return {
         "domain": (
             str | None,
             Field(None, description="use only the experts of this domain; by default the router decides"),
         ),
         "routing": (
-            Literal["soft", "hard"],
-            Field(
-                "soft",
-                description="`soft` blends the experts by their routing weights, `hard` uses the one with the largest",
-            ),
+            Literal["soft", "hard"] if language else RoutingChoice,
+            Field("soft" if language else "auto", description=blended if language else f"{blended}, {pruned}"),
         ),
     }
 

@@ -36,6 +36,9 @@ from moe.training.prototypes import expert_gate, state_prototype
 from moe.training.stage import TrainingData, count_labels, run_stage, warn_equal_class_weights
 from moe.training.trunk_cache import TrunkCache
 
+LABELLED = "labelled"
+"""Name of the held-out set of labelled rows."""
+
 
 @writes_run
 def train_domain(work: Workspace, domain: str, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -281,6 +284,6 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
         collator.trunk = cache
 
     def evaluate(held_out: Mapping[str, Dataset]) -> dict[str, float]:
-        return validate(model, held_out["labelled"], run.template, max_length)
+        return validate(model, held_out[LABELLED], run.template, max_length)
 
-    return TrainingData(train, collator, {"labelled": held_out}, evaluate, counts=counts)
+    return TrainingData(train, collator, {LABELLED: held_out}, evaluate, counts=counts)

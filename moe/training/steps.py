@@ -15,10 +15,18 @@ from experts.atomic_io import read_json
 from experts.errors import Fault
 from experts.expert_io import METRICS, read_expert
 from moe import distributed
-from moe.checkpoints.mixture import EarlierRouter, mixture_digest, read_mixture, write_mixture
+from moe.checkpoints.file_names import CARD
+from moe.checkpoints.mixture import (
+    EarlierRouter,
+    mixture_digest,
+    parse_mixture_card,
+    read_mixture,
+    write_mixture,
+)
 from moe.checkpoints.mixture_card import MixtureCard
 from moe.config.stages import JOINT, MERGED, WARMUP, Stage
 from moe.console import info
+from moe.evaluation.routing_choice import decide_routing
 from moe.evaluation.weak_tasks import FinishedStage, warn_of_weak_tasks
 from moe.merging.merge import merge
 from moe.model.backbone import load_backbone
@@ -37,7 +45,7 @@ from moe.runs.locking import writes_run
 from moe.runs.recovery import recover_run
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import card_metrics
-from moe.training.expert_steps import labelled_data
+from moe.training.expert_steps import LABELLED, labelled_data
 from moe.training.job import NewExpertScope, TrainResult
 from moe.training.language.lm_dataset import LMCorpora
 from moe.training.prototypes import fit_threshold
@@ -210,8 +218,14 @@ def train_and_save(
         keep_start=keeps_mixture_start(work, stage),
         scope=scope,
     )
+    held_out = data.held_out.get(LABELLED)
+    decide = partial(decide_routing, model, template=work.run.template, max_length=work.run.backbone.resolved_length)
+    routing = None if held_out is None else distributed.broadcast_object(decide(held_out))
+    card = card.model_copy(update={"routing": routing})
     save_mixture_stage(work, stage, model, card, result, name=name, overwrite=overwrite, earlier=earlier)
     info(f"{name}: {result.steps} steps, validation {data.metric.describe(card_metrics(result))}")
+    if routing is not None:
+        info(f"{name}: {routing.sentence}")
     return result
 
 
@@ -276,7 +290,10 @@ def training_summary(
     for folder in folders:
         metrics = read_json(folder / METRICS)
         best, steps = metrics.get("best", {}), metrics.get("steps", 0)
-        summaries.append(TrainedFolder(folder=str(folder), reused=folder in reused, steps=steps, validation=best))
+        trained = TrainedFolder(folder=str(folder), reused=folder in reused, steps=steps, validation=best)
+        card = parse_mixture_card(folder) if (folder / CARD).is_file() else None
+        chosen = {} if card is None or card.routing is None else {"routing": card.routing.choice}
+        summaries.append(trained.model_copy(update=chosen))
     others = {"verdict": verdict, "stale": stale, "warnings": warnings}
     known = {name: value for name, value in others.items() if value is not None}
     return TrainingSummary(folders=summaries).model_copy(update=known)

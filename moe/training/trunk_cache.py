@@ -19,8 +19,8 @@ from experts.reused import check_manifest_once
 from experts.safetensors_io import load_tensors, save_tensors
 from moe.console import info, progress_bar
 from moe.data.collator import Collator
+from moe.inference.batches import batch_by_tokens
 from moe.inference.torch_predictor import token_budget
-from moe.inference.windows import batch_by_tokens
 from moe.model.mixture import Mixture
 
 STATES, OFFSETS = "states.bin", "offsets.safetensors"

@@ -15,6 +15,7 @@ from router.gate import (
     hard_gates,
     mean_summary,
     normalize_states,
+    prune_gates,
     restrict_gates,
 )
 from router.gate_settings import GateSettings
@@ -399,3 +400,12 @@ def test_training_the_rows_of_one_expert_changes_no_other_logit(kind: str, role:
     assert not torch.equal(before[:, rows], after[:, rows])
     gate.requires_grad_()
     assert not gate.trains_some_rows
+
+
+def test_pruned_gates_drop_small_weights_keep_the_largest_and_sum_to_1() -> None:
+    gates = torch.tensor([[0.90, 0.08, 0.02], [0.34, 0.33, 0.33], [0.05, 0.05, 0.90]])
+    pruned = prune_gates(GateOutput(gates, gates), 0.06).gates
+    expected = torch.tensor([[0.90 / 0.98, 0.08 / 0.98, 0.0], [0.34, 0.33, 0.33], [0.0, 0.0, 1.0]])
+    torch.testing.assert_close(pruned, expected)
+    assert pruned[2, 2] == 1.0, "exactly, so that its weights may be folded"
+    torch.testing.assert_close(prune_gates(GateOutput(gates, gates), 0.45).gates[1], torch.tensor([1.0, 0.0, 0.0]))

@@ -11,16 +11,16 @@ from tokenizers import Tokenizer
 
 from experts.errors import Fault
 from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit
+from moe.inference.batches import CPU_TOKEN_BUDGET, batch_by_tokens
 from moe.inference.calibration import Calibration
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import TOKENIZER_FILE
 from moe.inference.predictor import (
-    CPU_TOKEN_BUDGET,
     Predictor,
-    Routing,
     Scores,
 )
-from moe.inference.windows import batch_by_tokens, first_windows, scores_of_windows
+from moe.inference.windows import first_windows, scores_of_windows
+from moe.model.mode import Routing, RoutingChoice
 
 
 class TextEncoder:
@@ -102,7 +102,7 @@ class OnnxPredictor(Predictor):
 
     Args:
         session: the loaded graph.
-        routing: `soft` mixes the experts, `hard` sends each text to its most probable expert.
+        routing: see `Predictor`; a graph computes every expert, so that `pruned` is `soft`.
         windows: average a long text over all its windows, instead of at most as many as in training.
         batch_tokens: tokens in a batch, padding included; by default as many as fit a CPU's caches.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
@@ -114,7 +114,7 @@ class OnnxPredictor(Predictor):
     def __init__(
         self,
         session: GraphSession,
-        routing: Routing = "soft",
+        routing: RoutingChoice = "soft",
         windows: bool = False,
         batch_tokens: int | None = None,
         calibration: Calibration | None = None,
@@ -136,6 +136,10 @@ class OnnxPredictor(Predictor):
         )
         self.outputs = [name for name in graph.outputs if states or name != "states"]
         self.domain_index = {domain.name: index for index, domain in enumerate(self.spec.domains)}
+
+    def resolve_routing(self, choice: RoutingChoice) -> Routing:
+        """Return how texts are routed for a choice; a graph prunes nothing."""
+        return "hard" if super().resolve_routing(choice) == "hard" else "soft"
 
     @property
     def marks_unfamiliar(self) -> bool:

@@ -76,7 +76,7 @@ def build_chat_request(settings: ServeSettings) -> type[BaseModel]:
         "stream": (bool, Field(False, description="stream the message as server-sent events")),
         "stream_options": (StreamOptions | None, None),
         "user": (str | None, Field(None, max_length=200, description="ignored")),
-        **routing_fields(),
+        **routing_fields(language=True),
     }
     return create_model("ChatRequest", __config__=STRICT_CONFIG, **fields)
 

@@ -10,8 +10,9 @@ from moe import distributed
 from moe.data.collator import Batch
 from moe.data.distilled.columns import TEACHER, TEACHER_SCORE
 from moe.model.lm_head import LMHead
-from moe.model.mixture import Mixture, allowed_experts
+from moe.model.mixture import Mixture
 from moe.model.outputs import MixtureOutput, RouterOutput
+from moe.model.routing import allowed_experts
 from moe.training.loss.holdout import HoldoutSampler
 from router.losses import gradient_norms, loss_gradients
 from router.rdrop import REPEATED

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from experts.domain import Domain, LabelSpace
 from moe.data.collator import Collator
 from moe.data.sampler import DomainBatchSampler
-from moe.inference.windows import batch_by_tokens
+from moe.inference.batches import batch_by_tokens
 
 
 def batches(counts: list[int], temperature: float = 1.0, size: int = 4, seed: int = 0) -> DomainBatchSampler:

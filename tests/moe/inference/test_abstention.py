@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experts.errors import Fault
-from moe.evaluation.thresholds import risk_coverage_curve
+from moe.evaluation.calibration.thresholds import risk_coverage_curve
 from moe.inference.abstention import (
     MIN_ROWS,
     RiskCoveragePoint,

@@ -77,7 +77,7 @@ def test_pinned_domain_uses_its_own_expert(predictor: TorchPredictor) -> None:
 def test_hard_routing_equals_pinning_the_most_probable_expert(predictor: TorchPredictor) -> None:
     best = ("news", "forum")[int(predict_texts(["bank"], predictor)[0].routing_weights.argmax())]
     pinned = predict_texts(["bank"], predictor, best)[0].probabilities
-    predictor.hard = True
+    predictor.routing = "hard"
     np.testing.assert_allclose(predict_texts(["bank"], predictor)[0].probabilities, pinned, atol=1e-6)
 
 

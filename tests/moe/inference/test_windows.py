@@ -15,10 +15,10 @@ from moe.export.graph import write_graph
 from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession
 from moe.inference.load import LoadOptions, load_torch
-from moe.inference.predictor import Routing
 from moe.inference.stream import predict_texts, to_row
 from moe.inference.windows import first_windows, scores_of_windows
 from moe.model.backbone import load_backbone
+from moe.model.mode import Routing
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain

@@ -10,7 +10,7 @@ from experts.errors import Fault
 from experts.expert_io import CARD, read_expert, read_expert_card
 from moe.checkpoints.mixture import read_card
 from moe.evaluation.baselines import baseline_results
-from moe.evaluation.calibrate import calibrate
+from moe.evaluation.calibration.calibrate import calibrate
 from moe.evaluation.evaluate import evaluate_folder
 from moe.explain.explain import explain
 from moe.inference.calibration import read_calibration

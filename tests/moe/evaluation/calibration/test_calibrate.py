@@ -13,8 +13,8 @@ from scipy.special import softmax
 
 from experts.atomic_io import check_manifest
 from experts.errors import Fault
-from moe.evaluation.calibrate import calibrate, calibration_report, calibration_view, fit_calibration
-from moe.evaluation.temperature import TaskLogits
+from moe.evaluation.calibration.calibrate import calibrate, calibration_report, calibration_view, fit_calibration
+from moe.evaluation.calibration.temperature import TaskLogits
 from moe.inference.abstention import MIN_ROWS
 from moe.inference.calibration import CALIBRATION, TaskCalibration, read_calibration, write_calibration
 from moe.inference.load import LoadOptions, load

@@ -12,13 +12,13 @@ from sklearn.metrics import f1_score
 from experts.atomic_io import write_json
 from experts.errors import Fault
 from moe.console import Table
-from moe.evaluation.conformal import check_set_level, label_set_report, with_label_sets
+from moe.evaluation.calibration.conformal import check_set_level, label_set_report, with_label_sets
+from moe.evaluation.calibration.label_thresholds import choose_thresholds
+from moe.evaluation.calibration.temperature import TaskLogits, choose_temperature
+from moe.evaluation.calibration.thresholds import DEFAULT_LEVEL, check_level, retained_rows, risk_coverage_curve
 from moe.evaluation.evaluate import evaluate_rows, logits_by_task
-from moe.evaluation.label_thresholds import choose_thresholds
 from moe.evaluation.metrics import calibration_metrics, pair_calibration_metrics
-from moe.evaluation.temperature import TaskLogits, choose_temperature
 from moe.evaluation.test_sets import load_run_rows
-from moe.evaluation.thresholds import DEFAULT_LEVEL, check_level, retained_rows, risk_coverage_curve
 from moe.extras import check_extra
 from moe.inference.abstention import find_point, rows_needed
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration

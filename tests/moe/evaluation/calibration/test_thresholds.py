@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from moe.evaluation.thresholds import POINTS, lower_bound, risk_coverage_curve
+from moe.evaluation.calibration.thresholds import POINTS, lower_bound, risk_coverage_curve
 
 rows = st.lists(st.tuples(st.sampled_from([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]), st.booleans()), max_size=80)
 

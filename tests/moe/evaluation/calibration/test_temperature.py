@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from logits import overconfident
 
-from moe.evaluation.temperature import (
+from moe.evaluation.calibration.temperature import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     TaskLogits,

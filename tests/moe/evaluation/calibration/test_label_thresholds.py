@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from moe.evaluation.label_thresholds import MIN_POSITIVE_ROWS, best_threshold, choose_thresholds
+from moe.evaluation.calibration.label_thresholds import MIN_POSITIVE_ROWS, best_threshold, choose_thresholds
 
 
 def test_best_threshold_has_the_largest_f1_of_all_thresholds() -> None:

@@ -16,10 +16,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from experts.errors import Fault
 from moe.data.formats.readers import read_records
-from moe.evaluation.calibrate import calibrate, calibration_view, fit_calibration
-from moe.evaluation.conformal import fit_label_sets, label_set_report, with_label_sets
+from moe.evaluation.calibration.calibrate import calibrate, calibration_view, fit_calibration
+from moe.evaluation.calibration.conformal import fit_label_sets, label_set_report, with_label_sets
+from moe.evaluation.calibration.temperature import TaskLogits
 from moe.evaluation.evaluate import evaluate_folder
-from moe.evaluation.temperature import TaskLogits
 from moe.inference.bulk.shards import shard_schema
 from moe.inference.calibration import CALIBRATION, read_calibration, rows_for_sets
 from moe.inference.load import LoadOptions, load

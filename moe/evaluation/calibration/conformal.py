@@ -6,8 +6,8 @@ import numpy as np
 
 from experts.errors import Fault
 from moe.bootstrap import wilson_interval
-from moe.evaluation.temperature import TaskLogits
-from moe.evaluation.thresholds import retained_rows
+from moe.evaluation.calibration.temperature import TaskLogits
+from moe.evaluation.calibration.thresholds import retained_rows
 from moe.extras import require
 from moe.inference.abstention import find_point
 from moe.inference.calibration import LabelSets, TaskCalibration, rows_for_sets

@@ -1,0 +1,100 @@
+"""Cost of each routing against the bare backbone on the same batches, for 5 and 20 experts.
+
+Run: `python benchmarks/routing_cost.py [--texts FILE …] [--experts 5 20] [--rounds N] [--threads N]`. The weights are
+random. The router's gates are set: nearly one-hot (a weight of .97 or more for one expert), as on texts of distinct
+domains, or spread over two experts. The backbone runs on the batches that the routing made, before and after it; a
+ratio is the median of the rounds' ratios, `best` that of the fastest rounds, and A/A that of the two backbone runs.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from paired_timing import Batch, Ratio, build_untrained, compare, forward_all, load_texts, print_ratios
+from rich.console import Console
+from torch import Tensor
+
+from moe.inference.torch_predictor import TorchPredictor
+from moe.model.backbone import BackboneSettings, load_backbone
+from moe.model.mixture import Mixture
+from moe.model.mode import Routing
+
+
+def set_gates(model: Mixture, shares: Sequence[float]) -> None:
+    """Let the router give these weights to the experts of each text, in an order that depends on the text's tokens."""
+    gate = model.gate
+    assert gate is not None
+    logits = torch.tensor([*shares, *[1e-3] * (gate.num_experts - len(shares))]).log()  # (E,)
+
+    def by_text(summary: Tensor) -> Tensor:
+        shifts = (summary[:, :8].abs().sum(1) * 1000).long() % gate.num_experts  # (B,)
+        rows = torch.stack([logits.roll(int(shift)) for shift in shifts]) * gate.temperature  # (B, E)
+        return torch.cat([rows, torch.zeros_like(rows)], 1)  # (B, G + E)
+
+    gate.logits = by_text  # type: ignore[method-assign]
+
+
+def record_batches(predictor: TorchPredictor, texts: Sequence[str], pin: Sequence[str] | None) -> list[Batch]:
+    """Return the batches that the layers with experts compute for these texts."""
+    batches: list[Batch] = []
+    forward = predictor.model.forward
+
+    def recorded(ids: Tensor, mask: Tensor, **options: object) -> object:
+        batches.append((ids, mask))
+        return forward(ids, mask, **options)  # type: ignore[arg-type]
+
+    predictor.model.forward = recorded  # type: ignore[assignment, method-assign]
+    predictor.score(texts, pin)
+    predictor.model.forward = forward  # type: ignore[method-assign]
+    return batches
+
+
+def measure(
+    model: Mixture, bare: Callable[..., object], texts: Sequence[str], routing: Routing, pinned: bool, rounds: int
+) -> Ratio:
+    """Compare a routing, tokenization and router included, with the bare backbone and tokenization."""
+    predictor = TorchPredictor(model, "{text}", 128, routing)
+    pin = [model.domains[0].name] * len(texts) if pinned else None
+    for _ in range(2):  # the second time, the weights are folded
+        batches = record_batches(predictor, texts, pin)
+
+    def backbone() -> None:
+        predictor.encode(texts)
+        forward_all(bare, batches)()
+
+    name = "pinned" if pinned else routing
+    tokens = sum(ids.numel() for ids, _ in batches)
+    title = f"{name}, E = {len(model.domains)}, {len(batches)} batches, {tokens:,} tokens with padding"
+    return compare(title, lambda: predictor.score(texts, pin), backbone, "–", rounds)
+
+
+def main() -> None:
+    """Measure every routing and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--texts", type=Path, nargs="*", default=(), help="files with a text column; default: the sample"
+    )
+    parser.add_argument("--experts", type=int, nargs="*", default=(5, 20))
+    parser.add_argument("--count", type=int, default=500, help="texts")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0, help="torch's threads; default: torch's choice")
+    parser.add_argument("--fold-memory", type=int, default=1024, help="MiB, as backbone.fold_memory")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    console, texts = Console(width=160), load_texts(args.count, args.texts)
+    bare = load_backbone(BackboneSettings(dtype="float32")).model
+    for experts in args.experts:
+        model = build_untrained(experts, 16, 0)
+        model.bank.folded.limit = args.fold_memory * 2**20
+        for gates, shares in {"one-hot": (0.97,), "two experts": (0.6, 0.4)}.items():
+            set_gates(model, shares)
+            console.print(f"{gates}:", highlight=False)
+            routings: tuple[Routing, ...] = ("soft", "pruned", "hard") if gates == "one-hot" else ("soft", "pruned")
+            print_ratios((measure(model, bare, texts, each, False, args.rounds) for each in routings), console)
+        print_ratios([measure(model, bare, texts, "soft", True, args.rounds)], console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Batches of texts: of similar length, and of texts that keep the same experts as far as that is cheaper."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CPU_TOKEN_BUDGET = 1024
+"""Tokens per batch in fp32 that fit a CPU's caches; also the smallest default budget."""
+BATCH_OVERHEAD = 1 / 16
+"""Cost of a batch besides its tokens, as a share of the token budget: 64 tokens of 1,024 on a CPU."""
+
+
+def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Group rows of similar length into batches that hold at most `tokens` tokens each, padding included.
+
+    A row that is longer than the budget is a batch by itself.
+
+    Args:
+        lengths: length of each row in tokens (N,).
+        tokens: token budget of a batch.
+
+    Returns:
+        Row indices of each batch, in order of length.
+    """
+    order = np.argsort(lengths, kind="stable")  # (N,)
+    cuts, start = [], 0
+    for position, row in enumerate(order):
+        if position > start and (position - start + 1) * lengths[row] > tokens:
+            cuts.append(position)
+            start = position
+    return np.split(order, cuts)
+
+
+def chunk_size_for(batch_tokens: int) -> int:
+    """Number of texts sorted by length together, for a token budget of a batch; it bounds how far a stream is read."""
+    return max(1, batch_tokens // 2)
+
+
+@dataclass(frozen=True)
+class ExpertBatch:
+    """Texts to run in one batch.
+
+    Args:
+        rows: their indices (B,).
+        experts: columns of the experts to compute. A single one has all the weight in every text; none leaves the
+            choice to the pass.
+    """
+
+    rows: np.ndarray
+    experts: tuple[int, ...]
+
+
+def plan_batches(
+    lengths: np.ndarray, active: np.ndarray, costs: np.ndarray, folded: Sequence[bool], tokens: int
+) -> list[ExpertBatch]:
+    """Group texts by the set of experts that they keep, then by length, each group as `cheapest_batches` does.
+
+    A set has batches of its own if they cost less, their padding included, than its texts do in the batches of all
+    other texts, which compute every expert that one of their texts keeps.
+
+    Args:
+        lengths: length of each text in tokens (N,).
+        active: (N, E) bool, experts with a weight.
+        costs: cost of computing each expert beside the backbone, as a share of the backbone's (E,).
+        folded: for each expert whether a batch that keeps only this one costs nothing extra.
+        tokens: token budget of a batch.
+    """
+    sets, of_text = np.unique(active, axis=0, return_inverse=True)  # (S, E), (N,)
+    own, rest = [], []
+    for index, experts in enumerate(sets):
+        rows = np.flatnonzero(of_text == index)  # (n,)
+        batches = [rows[part] for part in cheapest_batches(lengths[rows], tokens)]
+        columns = tuple(np.flatnonzero(experts).tolist())
+        extra = 0.0 if len(columns) == 1 and folded[columns[0]] else float(costs[experts].sum())
+        alone = sum(len(batch) * lengths[batch].max() + tokens * BATCH_OVERHEAD for batch in batches) * (1 + extra)
+        together = lengths[rows].sum() * (1 + BATCH_OVERHEAD) * (1 + costs[active.any(0)].sum())
+        if len(sets) == 1 or alone <= together:
+            own += [ExpertBatch(batch, columns) for batch in batches]
+        else:
+            rest.append(rows)
+    return own + list(_mixed_batches(lengths, active, rest, tokens))
+
+
+def cheapest_batches(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """Group texts of similar length into the batches that cost least: their tokens, padding included, and overhead.
+
+    Few texts of different lengths waste more tokens in one batch of the whole budget than several batches cost.
+
+    Args:
+        lengths: length of each text in tokens (N,).
+        tokens: token budget of a batch; a longer text is a batch by itself.
+
+    Returns:
+        Row indices of each batch, in order of length.
+    """
+    order = np.argsort(lengths, kind="stable")  # (N,)
+    costs, starts = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)  # (N + 1,), of the first n texts
+    for end in range(1, len(order) + 1):
+        longest = max(1, int(lengths[order[end - 1]]))
+        first = max(0, end - max(1, tokens // longest))
+        totals = costs[first:end] + np.arange(end - first, 0, -1) * longest + tokens * BATCH_OVERHEAD
+        best = int(totals.argmin())
+        costs[end], starts[end] = totals[best], first + best
+    cuts, end = [], len(order)
+    while end:
+        end = int(starts[end])
+        cuts.append(end)
+    return np.split(order, sorted(cuts)[1:])
+
+
+def _mixed_batches(
+    lengths: np.ndarray, active: np.ndarray, parts: Sequence[np.ndarray], tokens: int
+) -> Iterator[ExpertBatch]:
+    if parts:
+        rows = np.concatenate(parts)  # (n,)
+        for part in cheapest_batches(lengths[rows], tokens):
+            batch = rows[part]
+            experts = tuple(np.flatnonzero(active[batch].any(0)).tolist())
+            is_constant = len(experts) > 1 or bool(active[batch].any(1).all())
+            yield ExpertBatch(batch, experts if is_constant else ())
