@@ -1,5 +1,6 @@
 """Pooling, class heads and polarity heads: one set for the mixture, or one set per expert mixed by the gates."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, cast
@@ -104,6 +105,11 @@ class LabelAttention(nn.Linear):
         return logits
 
 
+FIRST_STEP = 2.0
+"""Distance of two thresholds of an ordinal head before training; at less, a label between others is never the most
+probable one until the thresholds have moved, which takes many steps at the usual learning rates."""
+
+
 class OrdinalLinear(nn.Linear):
     """A cumulative-link model of K ordered labels with proportional odds (McCullagh, 1980).
 
@@ -117,6 +123,7 @@ class OrdinalLinear(nn.Linear):
         with torch.no_grad():
             self.weight[1:] = 0.0
             self.bias.zero_()
+            self.bias[2:] = math.log(math.expm1(FIRST_STEP))  # the inverse of softplus
             self.bias[0] = F.softplus(self.bias[2:]).sum() / 2  # in the middle of the thresholds
 
     def forward(self, pooled: Tensor) -> Tensor:

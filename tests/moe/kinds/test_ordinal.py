@@ -91,3 +91,10 @@ def test_task_of_two_labels_is_refused() -> None:
     assert "at least 3 labels" in str(KIND.check_labels(("low", "high")))
     assert KIND.check_labels(LABELS) is None
     assert np.array_equal(KIND.strata(np.array([2, 0]), 4), [2, 0])
+
+
+@pytest.mark.parametrize("classes", [3, 5, 9])
+def test_every_label_is_the_most_probable_one_of_some_score_before_training(classes: int) -> None:
+    head = OrdinalLinear(1, classes)
+    scores = torch.linspace(-30, 30, 601)[:, None] / head.weight[0, 0].detach()
+    assert head(scores).argmax(1).unique().tolist() == list(range(classes))

@@ -46,6 +46,7 @@ def test_ordinal_task_is_trained_merged_evaluated_and_predicted(make_work: Make)
     assert all(bool((layer.weight[1:] == 0).all()) for layer in layers)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of the exporter, for its developers
 def test_ordinal_head_can_be_exported_to_onnx(tmp_path: Path) -> None:
     head, states, path = OrdinalLinear(6, 4).eval(), torch.randn(3, 6), tmp_path / "head.onnx"
     program = torch.onnx.export(head, (states,), dynamo=True, input_names=["states"], verbose=False)
