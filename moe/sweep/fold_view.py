@@ -135,7 +135,8 @@ def draw_folds(summary: SweepSummary, path: Path) -> None:
         label_panel(panel, "", "middle of the test period", METRICS[name])
     _plot_drift(panels[0][-1], groups)
     for panel in panels[0]:
-        panel.get_legend().remove()
+        if (legend := panel.get_legend()) is not None:
+            legend.remove()
         _set_ticks(panel, summary.folds)
     save_figure(figure, path, shared_legend=True)
 
@@ -153,8 +154,10 @@ def _set_ticks(panel: Any, rows: Sequence[FoldRow]) -> None:
 def _plot_drift(panel: Any, groups: Mapping[str, Sequence[FoldRow]]) -> None:
     for (label, rows), colour in zip(groups.items(), cycle(COLOURS), strict=False):
         tests = [strongest_drift(row.measures, DISTANCE) for row in rows]
-        _plot(panel, rows, [test and test.value for test in tests], color=colour, label=label or "model")
-        limits = [test and test.limit for test in tests]
+        _plot(
+            panel, rows, [None if test is None else test.value for test in tests], color=colour, label=label or "model"
+        )
+        limits = [None if test is None else test.limit for test in tests]
         if label == next(iter(groups)):
             _plot(panel, rows, limits, color=GREY, linestyle=":", label="limit of drift")
         unlike = [

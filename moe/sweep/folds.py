@@ -8,7 +8,7 @@ from datasets import Dataset
 from experts.atomic_io import write_json
 from experts.domain import LabelSpace
 from moe.data.sampler import subsample_per_domain
-from moe.data.splitting.settings import SPLITS
+from moe.data.splitting.settings import SPLITS, Split
 from moe.drift.comparison import ALIKE, FEW, UNLIKE, DriftComparison, DriftTest, compare_features
 from moe.drift.fit import MAX_ROWS, MIN_ROWS, extract_features, fit_on_rows
 from moe.evaluation.baselines import baseline_results
@@ -41,7 +41,7 @@ def measure_fold(plan: SweepPlan, trial: Trial, work: Workspace) -> FoldMeasures
     measures = FoldMeasures(
         fold=trial.values[plan.fold_keys[0]],
         periods=_periods(work, domains),
-        rows={split: len(part) for split, part in rows.items()},
+        rows={split: len(rows[split]) for split in SPLITS},
         tfidf=_baseline("tfidf", rows, space),
         majority=_baseline("majority", rows, space),
         drift=dict(_drift(work, until, domains)),
@@ -60,7 +60,7 @@ def _periods(work: Workspace, domains: Sequence[str]) -> dict[str, tuple[str, st
     return ends or None
 
 
-def _baseline(name: str, rows: Mapping[str, Dataset], space: LabelSpace) -> TrialFigures:
+def _baseline(name: str, rows: Mapping[Split, Dataset], space: LabelSpace) -> TrialFigures:
     """Test metrics of a baseline, averaged over tasks."""
     results = baseline_results(rows["train"], rows["test"], space, name, rows["validation"])
     labels = {task: result.metrics for task, result in results.items() if result.metrics is not None}
@@ -76,8 +76,7 @@ def _drift(work: Workspace, until: str, domains: Sequence[str]) -> Iterator[tupl
         )
         name = names[0] if len(names) == 1 else ALL
         if min(len(train), len(validation)) < MIN_ROWS:
-            nothing = {"shares": None, "confidence": None, "distance": None, "measures": {}}
-            yield name, DriftComparison(rows=len(test), verdict=FEW, **nothing)
+            yield name, DriftComparison(len(test), None, None, None, verdict=FEW, measures={})
             continue
         predictor = TorchPredictor(model, template, length, states=True)
         space = fit_on_rows(predictor, train, list(dict.fromkeys(train["domain"])))
