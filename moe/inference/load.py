@@ -205,7 +205,7 @@ def check_routing(routing: str, known: Sequence[str] = get_args(RoutingChoice)) 
         Fault: if it is none of those known.
     """
     if routing not in known:
-        raise Fault(f"--routing {' or '.join(known)}", repr(routing), "use one of them")
+        raise Fault(f"--routing {', '.join(known[:-1])} or {known[-1]}", repr(routing), "use one of them")
     return cast(RoutingChoice, routing)
 
 
