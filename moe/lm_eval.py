@@ -45,7 +45,7 @@ class FinMoE(TemplateLM):
         super().__init__()
         self.model, template, _ = load_mixture(resolve(pretrained), language=True)
         without = tuple(self.model.bank.adapters) if bare else ()
-        self.mode = replace(self.model.mode, hard=check_routing(routing) == "hard", without=without)
+        self.mode = replace(self.model.mode, hard=check_routing(routing, ("soft", "hard")) == "hard", without=without)
         self.generator = Generator(self.model, template, mode=self.mode, chat=False)
         self.tokenizer = self.model.loaded_backbone.tokenizer
         self.context_length = self.generator.context_length or DEFAULT_CONTEXT_LENGTH

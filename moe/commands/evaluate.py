@@ -83,7 +83,9 @@ def evaluate_(
             raise Fault("a classification run for --per-expert", "a language-model run", "remove --per-expert")
         from moe.qa.evaluate import EvalSettings, check_choice_method, evaluate_qa_folder, qa_view
 
-        settings = EvalSettings(check_choice_method(choice_method), hard=mode == "hard", pin=pin)
+        settings = EvalSettings(
+            check_choice_method(choice_method), hard=check_routing(routing, ("soft", "hard")) == "hard", pin=pin
+        )
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
         folder = resolve(model, run=work.out).folder
         answers = evaluate_qa_folder(work, folder, names, data, settings, max_questions, no_experts)

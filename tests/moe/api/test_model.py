@@ -85,7 +85,7 @@ def test_missing_models_and_invalid_options_are_refused(folder: Path, tmp_path: 
         MixtureClassifier.load(tmp_path / "nowhere")
     with pytest.raises(Fault, match="a mixture in"):
         MixtureClassifier.load(tmp_path / "data")
-    with pytest.raises(Fault, match="soft or hard"):
+    with pytest.raises(Fault, match="auto, soft, pruned or hard"):
         MixtureClassifier.load(folder, **unknown_routing)
     with pytest.raises(Fault, match="calibrated"):
         MixtureClassifier.load(folder, abstain=0.9)

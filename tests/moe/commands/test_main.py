@@ -392,7 +392,7 @@ def test_wrong_names_are_refused_with_a_suggestion(trained: CommandLine, workdir
     assert "no such folder" in trained.refused("infer", "x", "--model", "nowhere")
     assert "one of the domains" in trained.refused("infer", "x", "-c", "tiny.yaml", "--data-type", "sport")
     assert "one of the tasks" in trained.refused("infer", "x", "-c", "tiny.yaml", "--task", "sport")
-    assert "soft or hard" in trained.refused("infer", "x", "-c", "tiny.yaml", "--routing", "odd")
+    assert "auto, soft, pruned or hard" in trained.refused("infer", "x", "-c", "tiny.yaml", "--routing", "odd")
     assert "nothing there" in trained.refused("infer", "-c", "tiny.yaml", "--file", "none.csv")
     assert "texts or --file" in trained.refused("infer", "x", "-c", "tiny.yaml", "--file", "texts.csv")
     assert "ending" in trained.refused("infer", "x", "-c", "tiny.yaml", "--out", "a.xlsx")

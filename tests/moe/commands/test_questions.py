@@ -78,7 +78,7 @@ def test_augment_dry_run_counts_questions_without_a_model(instructed: CommandLin
         (("evaluate", *WORDS, "--tasks", "news-tune"), "Did you mean news-tone"),
         (("evaluate", *WORDS, "--domain", "news"), "--tasks for a language model"),
         (("evaluate", "--tasks", "fpb"), "a language-model run"),
-        (("evaluate", *WORDS, "--choice-method", "luck"), "likelihood, generation"),
+        (("evaluate", *WORDS, "--choice-method", "luck"), "likelihood or generation"),
         (("evaluate", *WORDS, "--data", "none.jsonl", "--tasks", "fpb"), "nothing there"),
         (("data", "augment", "--all", *WORDS, "--local", "nowhere"), "a language model's folder at nowhere"),
         (("data", "augment", "--all", *WORDS), "--base-url"),

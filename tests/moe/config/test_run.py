@@ -59,7 +59,7 @@ def test_shipped_accelerate_configs_start_the_number_of_processes_in_their_name(
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder with an empty file for each data set that is not shipped; backbones are not checked."""
     monkeypatch.setattr("moe.runs.preflight._backbone_errors", lambda run: [])
-    for name in ("fiqa_sa", "news", "forum"):
+    for name in ("fiqa_sa", "news", "forum", "labelled"):
         (tmp_path / f"{name}.csv").touch()
     return tmp_path
 

@@ -88,7 +88,7 @@ def test_texts_that_trained_the_model_use_features_of_the_backbone(
 
 
 def test_view_lists_the_first_rows_and_what_was_skipped(mixture: ModelRef, file: Path) -> None:
-    console = Console(file=io.StringIO(), width=120)
+    console = Console(file=io.StringIO(), width=400)
     console.print(suspects_view(find_suspects(TextSource(file=file), mixture)))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "of 58 labelled rows are suspects" in text

@@ -102,7 +102,7 @@ def test_unknown_tasks_and_methods_are_refused(instructed: Workspace, tmp_path: 
     unknown_method: dict[str, Any] = {"method": "luck"}
     with pytest.raises(Fault, match="news-tone"):
         evaluate_qa_folder(instructed, folder, ["news-tune"])
-    with pytest.raises(Fault, match="likelihood, generation"):
+    with pytest.raises(Fault, match="likelihood or generation"):
         evaluate_qa_folder(instructed, folder, settings=EvalSettings(**unknown_method))
     with pytest.raises(Fault, match="one task for the file of --data"):
         evaluate_qa_folder(instructed, folder, (), tmp_path / "x.jsonl")

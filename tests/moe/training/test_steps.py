@@ -14,7 +14,7 @@ from experts.atomic_io import check_manifest
 from experts.errors import Fault
 from experts.expert_io import read_expert
 from moe.checkpoints.expert import load_single_expert
-from moe.checkpoints.mixture import read_mixture
+from moe.checkpoints.mixture import read_card, read_mixture
 from moe.evaluation.evaluate import evaluate
 from moe.evaluation.metrics import SCORE_METRICS
 from moe.inference.stream import predict_texts
@@ -23,7 +23,7 @@ from moe.model.backbone import load_backbone
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
-from moe.training.steps import merge_experts, train_router
+from moe.training.steps import merge_experts, train_router, training_summary
 
 TEXTS = ["profit rose today", "moon bags fell again", "the bank kept sales with orders"]
 
@@ -143,6 +143,17 @@ def test_result_names_the_best_mixture_by_validation(run: Workspace) -> None:
     assert best_model(run.out) == run.out / result["best"]
     worse = scores["moe-joint"] < scores["router-warmup"]
     assert ("made it worse" in result["verdict"]) is worse
+
+
+def test_trained_mixtures_record_the_routing_that_validation_rows_chose(run: Workspace) -> None:
+    summary = training_summary([run.out / name for name in ("moe-init", "router-warmup", "moe-joint")]).folders
+    assert summary[0].routing is None, "a merged mixture has an untrained router"
+    for trained in summary[1:]:
+        decision = read_card(Path(trained.folder)).routing
+        assert decision is not None
+        assert decision.rows == len(run.rows("validation"))
+        assert trained.routing == decision.choice
+        assert set(decision.figures) == {"soft", "pruned", "hard"}
 
 
 def test_logs_hold_losses_weights_and_mean_gates(run: Workspace) -> None:
