@@ -192,6 +192,10 @@ def _describe_current_model(app: FastAPI, manager: ModelManager) -> None:
                 for field, known in (("domain", domains), ("task", tasks)):
                     if field in fields:
                         fields[field]["anyOf"][0]["enum"] = known
+            operations = (operation for path in schema["paths"].values() for operation in path.values())
+            for parameter in (each for operation in operations for each in operation.get("parameters", [])):
+                if parameter["name"] == "task":
+                    parameter["schema"]["anyOf"][0]["enum"] = tasks
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import concatenate_datasets
@@ -23,7 +24,7 @@ from moe.checkpoints.mixture import (
     read_mixture,
     write_mixture,
 )
-from moe.checkpoints.mixture_card import MixtureCard
+from moe.checkpoints.mixture_card import MixtureCard, RoutingDecision
 from moe.config.stages import JOINT, MERGED, WARMUP, Stage
 from moe.console import info
 from moe.evaluation.routing_choice import decide_routing
@@ -218,15 +219,30 @@ def train_and_save(
         keep_start=keeps_mixture_start(work, stage),
         scope=scope,
     )
-    held_out = data.held_out.get(LABELLED)
-    decide = partial(decide_routing, model, template=work.run.template, max_length=work.run.backbone.resolved_length)
-    routing = None if held_out is None else distributed.broadcast_object(decide(held_out))
+    routing = _decide_routing(work, model, data)
     card = card.model_copy(update={"routing": routing})
     save_mixture_stage(work, stage, model, card, result, name=name, overwrite=overwrite, earlier=earlier)
     info(f"{name}: {result.steps} steps, validation {data.metric.describe(card_metrics(result))}")
     if routing is not None:
         info(f"{name}: {routing.sentence}")
     return result
+
+
+def _decide_routing(work: Workspace, model: Mixture, data: TrainingData) -> RoutingDecision | None:
+    """What routing `auto` is, the same in every process; None, which is soft, for language models and sharded runs.
+
+    Pruned and hard routing read the texts in passes that end early, which a sharded backbone does not support.
+    """
+    held_out = data.held_out.get(LABELLED)
+    if held_out is None or work.run.stages.shard:
+        return None
+
+    def decide() -> Any:
+        decision = decide_routing(model, held_out, work.run.template, work.run.backbone.resolved_length)
+        return None if decision is None else decision.model_dump(mode="json")
+
+    content = distributed.broadcast_from_main(decide)
+    return None if content is None else RoutingDecision.model_validate(content)
 
 
 def keeps_mixture_start(work: Workspace, stage: Stage) -> bool:

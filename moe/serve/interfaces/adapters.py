@@ -45,7 +45,6 @@ def add_adapter_routes(routes: APIRouter, manager: ModelManager) -> None:
 
     @routes.post(
         "/v1/load_lora_adapter",
-        response_class=PlainTextResponse,
         responses=SUCCESS | error_responses(403, 409, 422),
         summary="Load a model at run time",
     )
@@ -57,7 +56,6 @@ def add_adapter_routes(routes: APIRouter, manager: ModelManager) -> None:
 
     @routes.post(
         "/v1/unload_lora_adapter",
-        response_class=PlainTextResponse,
         responses=SUCCESS | error_responses(403, 404, 409, 422),
         summary="Unload a model that was loaded at run time",
     )

@@ -33,11 +33,11 @@ def choose_name(field: str, in_body: str | None, in_query: str | None) -> str | 
     """Return a name that may be in the body or in the query string.
 
     Raises:
-        RequestError: 422 if they differ.
+        RequestError: 409 if they differ.
     """
     if in_body is not None and in_query is not None and in_body != in_query:
         fault = Fault(f"the same {field} in the body and in the query string", "different ones", f"send {field} once")
-        raise RequestError(422, fault)
+        raise RequestError(409, fault)
     return in_query if in_body is None else in_body
 
 

@@ -41,9 +41,11 @@ def build_scores_request(settings: ServeSettings) -> type[BaseModel]:
     text = nonblank_text(settings.max_text_chars)
     one_or_pair = conlist(text, min_length=1, max_length=2)
     texts, batch = (conlist(item, min_length=1, max_length=settings.max_texts) for item in (text, one_or_pair))
+    # `parse_inputs` refuses a longer list of texts, with a message that says what to send.
+    flat = Annotated[texts, Field(json_schema_extra={"maxItems": 2})]  # type: ignore[valid-type]
     fields: dict[str, Any] = {
         "inputs": (
-            text | texts | batch,
+            text | flat | batch,
             Field(
                 description="a text, [text], a pair [text, target], or a batch [[text], [text, target], ...]",
                 examples=[[["Profit fell less than feared."], ["Sales rose again."]]],

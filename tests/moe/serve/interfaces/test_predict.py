@@ -139,7 +139,7 @@ def test_invalid_requests_get_errors_in_the_same_form(client: TestClient, body: 
 
 def test_different_tasks_in_body_and_query_string_are_rejected(client: TestClient) -> None:
     response = client.post("/predict?task=news", json={"inputs": "a", "task": "forum"})
-    assert response.status_code == 422
+    assert response.status_code == 409
     assert "once" in response.json()["error"]
 
 
