@@ -4,21 +4,31 @@ Run: `python benchmarks/routing_cost.py [--texts FILE …] [--experts 5 20] [--r
 random. The router's gates are set: nearly one-hot (a weight of .97 or more for one expert), as on texts of distinct
 domains, or spread over two experts. The backbone runs on the batches that the routing made, before and after it; a
 ratio is the median of the rounds' ratios, `best` that of the fastest rounds, and A/A that of the two backbone runs.
+
+`--equality` compares the answers of pruned routing with those of soft routing instead, with the ready mixture.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from paired_timing import Batch, Ratio, build_untrained, compare, forward_all, load_texts, print_ratios
 from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
+from moe.inference.load import LoadOptions, load_torch
+from moe.inference.stream import predict_texts
 from moe.inference.torch_predictor import TorchPredictor
 from moe.model.backbone import BackboneSettings, load_backbone
 from moe.model.mixture import Mixture
 from moe.model.mode import Routing
+from moe.runs.model_ref import resolve
+
+THRESHOLDS = (0.02, 0.03, 0.05, 0.1)
+"""Values of `gate.prune` whose answers are compared."""
 
 
 def set_gates(model: Mixture, shares: Sequence[float]) -> None:
@@ -69,6 +79,27 @@ def measure(
     return compare(title, lambda: predictor.score(texts, pin), backbone, "–", rounds)
 
 
+def print_equality(texts: Sequence[str], console: Console) -> None:
+    """Print how pruning changes the ready mixture's answers, by threshold."""
+    predictor = load_torch(resolve("ready"), LoadOptions(sets=("backbone.dtype=float32",), routing="soft"))
+    pruned, gate = predictor.with_options("pruned"), predictor.model.gate
+    assert gate is not None
+    soft, table = (
+        predict_texts(texts, predictor),
+        Table("gate.prune", "equal labels", "largest change", "dropped", "one expert"),
+    )
+    weights = np.array([answer.routing_weights for answer in soft])  # (B, E)
+    for threshold in THRESHOLDS:
+        gate.settings = gate.settings.model_copy(update={"prune": threshold})
+        answers = predict_texts(texts, pruned)
+        equal = np.mean([a.label == b.label for a, b in zip(soft, answers, strict=True)])
+        change = max(np.abs(a.probabilities - b.probabilities).max() for a, b in zip(soft, answers, strict=True))
+        dropped = weights < threshold  # (B, E)
+        alone = (~dropped).sum(1) == 1  # (B,)
+        table.add_row(f"{threshold:g}", f"{equal:.2%}", f"{change:.4f}", f"{dropped.mean():.0%}", f"{alone.mean():.0%}")
+    console.print(table)
+
+
 def main() -> None:
     """Measure every routing and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -80,10 +111,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="torch's threads; default: torch's choice")
     parser.add_argument("--fold-memory", type=int, default=1024, help="MiB, as backbone.fold_memory")
+    parser.add_argument("--equality", action="store_true", help="compare answers, and measure no time")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     console, texts = Console(width=160), load_texts(args.count, args.texts)
+    if args.equality:
+        print_equality(texts, console)
+        return
     bare = load_backbone(BackboneSettings(dtype="float32")).model
     for experts in args.experts:
         model = build_untrained(experts, 16, 0)
