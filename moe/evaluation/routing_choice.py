@@ -16,6 +16,8 @@ from moe.model.mode import Routing
 TOLERANCE = 0.001
 """How much worse than soft routing a cheaper one may be: in macro-F1 (.1 point), log loss and calibration error."""
 CHEAPEST_FIRST: tuple[Routing, ...] = ("hard", "pruned", "soft")
+MIN_SAVING = 0.8
+"""Share of what hard routing skips that pruned routing has to skip: texts that keep several experts cost no less."""
 
 
 def decide_routing(model: Mixture, rows: Dataset, template: str, max_length: int) -> RoutingDecision | None:
@@ -41,7 +43,9 @@ def decide_routing(model: Mixture, rows: Dataset, template: str, max_length: int
         if not labelled:
             return None
         figures[routing], count = _figures(labelled, predictor), len(labelled)
-    choice = next(name for name in CHEAPEST_FIRST if name in figures and _is_as_good(figures[name], figures["soft"]))
+    saves = "pruned" in figures and figures["pruned"].skipped >= MIN_SAVING * figures["hard"].skipped
+    cheaper = [name for name in CHEAPEST_FIRST if name != "pruned" or saves]
+    choice = next(name for name in cheaper if _is_as_good(figures[name], figures["soft"]))
     return RoutingDecision(choice=choice, prune=gate.settings.prune, rows=count, figures=figures)
 
 

@@ -36,6 +36,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, make_work: Make, **figures: RoutingF
         ({}, {"macro_f1": 0.7995}, "hard"),
         ({}, {"macro_f1": 0.798}, "pruned"),
         ({}, {"log_loss": 0.502}, "pruned"),
+        ({"skipped": 0.5}, {"macro_f1": 0.798}, "soft"),
         ({"ece": 0.052}, {"ece": 0.052}, "soft"),
     ],
 )
@@ -46,7 +47,8 @@ def test_choice_is_the_cheapest_routing_that_is_no_worse(
     make_work: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    figures = {"pruned": SOFT.model_copy(update=pruned), "hard": SOFT.model_copy(update=hard)}
+    cheap = SOFT.model_copy(update={"skipped": 0.8})
+    figures = {"pruned": cheap.model_copy(update=pruned), "hard": cheap.model_copy(update=hard)}
     decision = choose(monkeypatch, make_work, **figures)
     assert decision.choice == choice
     assert decision.figures == {"soft": SOFT} | figures
