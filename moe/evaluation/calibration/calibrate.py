@@ -79,11 +79,11 @@ def calibrate(
     )
     if not validation:
         raise Fault("labelled validation rows to calibrate on", "none", "give the run's domains a validation split")
+    validation = {task: with_limits(logits) for task, logits in validation.items()}
+    test = {task: replace(its, limits=validation[task].limits) for task, its in test.items() if task in validation}
     calibrations = {task: fit_calibration(logits, level) for task, logits in validation.items()}
     if conformal is not None:
         calibrations = with_label_sets(calibrations, validation, conformal)
-    test = {task: with_limits(logits, validation[task]) for task, logits in test.items() if task in validation}
-    validation = {task: with_limits(logits, logits) for task, logits in validation.items()}
     report = calibration_report(folder, calibrations, validation, test)
     calibrated = {task: test[task].cooled(its.temperature) for task, its in calibrations.items() if task in test}
     if sets_report := label_set_report(calibrations, calibrated, model.labels.domain_by_task):
@@ -112,7 +112,7 @@ def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalib
         level: confidence level of the curve's lower bounds.
     """
     temperature, remark = choose_temperature(task)
-    task = with_limits(task, task)
+    task = with_limits(task)
     curve = risk_coverage_curve(task.confidence(temperature), task.correct, level)
     thresholds = task.thresholds(temperature)
     return TaskCalibration(
@@ -125,14 +125,14 @@ def fit_calibration(task: TaskLogits, level: float = DEFAULT_LEVEL) -> TaskCalib
     )
 
 
-def with_limits(task: TaskLogits, validation: TaskLogits) -> TaskLogits:
-    """A multi-label task with the limits that validation rows give; any other task as it is.
+def with_limits(task: TaskLogits) -> TaskLogits:
+    """A multi-label task with the limits that its own rows give, unless it has some; any other task as it is.
 
     Thresholds on probabilities at temperature 1 become limits on logits, so that no temperature changes a decision.
     """
-    if not task.own_kind.is_set:
+    if not task.own_kind.is_set or task.limits is not None:
         return task
-    thresholds = choose_thresholds(validation.probabilities(1.0), validation.truth)  # (K,)
+    thresholds = choose_thresholds(task.probabilities(1.0), task.truth)  # (K,)
     return replace(task, limits=task.own_kind.logits(thresholds))
 
 
