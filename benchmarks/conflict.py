@@ -328,8 +328,8 @@ def print_results(results: Sequence[SavedResult]) -> None:
         table = Table(title="leads in points, 95 % over rows and seeds", title_justify="left")
         for column in ("model", "minus", *desks_of(case), "mean"):
             table.add_column(column)
-        for ours in (GIVEN, MERGED_GIVEN, ROUTED, APART_GIVEN):
-            for theirs in (POOLED, NAMED, HEADS):
+        for ours in (GIVEN, MERGED_GIVEN, ROUTED, APART_GIVEN, POOLED, NAMED):
+            for theirs in (HEADS,) if ours in (POOLED, NAMED) else (POOLED, NAMED, HEADS):
                 shared = set(seeds_of(models.get(ours, []))) & set(seeds_of(models.get(theirs, [])))
                 if not shared:
                     continue
