@@ -306,7 +306,9 @@ def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
 def _readme(card: ExpertCard) -> str:
     notes = {task: f" ({kind})" for task, kind in card.kinds.items()}
     notes |= {task: f"{notes.get(task, '')}, for a target in the text" for task in card.target_tasks}
-    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}{notes.get(task, '')}" for task, labels in card.tasks.items())
+    tasks = "\n".join(
+        f"- `{task}`: {', '.join(labels) or 'no labels'}{notes.get(task, '')}" for task, labels in card.tasks.items()
+    )
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.metrics.items())
     return f"""---
 library_name: peft

@@ -276,7 +276,7 @@ def check_counts(
         raise Fault(
             f"at most {data.max_rejected:.1%} rejected rows in {path}",
             f"{counts.rejected_share:.1%}, {bad} of {counts.rows + counts.duplicates + bad}: {_common(counts.reasons)}",
-            _reject_remedy(counts.reasons, rejected),
+            _reject_remedy(counts.reasons, task, rejected),
         )
     if fault := groups.above(path, data.max_rejected, rejected):
         raise fault
@@ -312,8 +312,10 @@ def row_faults(path: Path, task: TaskSettings, data: DataSettings, inspect: str,
     return []
 
 
-def _reject_remedy(reasons: Counter[str], rejected: str) -> str:
+def _reject_remedy(reasons: Counter[str], task: TaskSettings, rejected: str) -> str:
     if 2 * sum(reasons[reason] for reason in INVALID_SCORES) > reasons.total():
+        if not task_kind(task.kind).has_labels:
+            return f"see {rejected}, then scale the scores to -1 (negative) to 1 (positive)"
         return (
             f"see {rejected}; if the scores are no polarities, ignore them with `columns: {{score: null}}`, or fix them"
         )

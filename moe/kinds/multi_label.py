@@ -62,7 +62,7 @@ class MultiLabel(TaskKind):
         """The names between `;`."""
         return tuple(answer.split(SEPARATOR)) if answer else ()
 
-    def strata(self, codes: np.ndarray, classes: int) -> np.ndarray:
+    def strata(self, codes: np.ndarray, classes: int, scores: np.ndarray) -> np.ndarray:
         """The rarest label of each row, which a split has to share first (Sechidis et al., 2011)."""
         members = self.members(codes, classes)  # (N, K)
         counts = np.where(members, members.sum(0), len(codes) + 1)  # (N, K)

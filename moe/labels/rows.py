@@ -108,7 +108,9 @@ def read_label_column(source: TextSource, label: str, *, needs_label: bool = Fal
     columns = Columns(text=source.columns.text, target=source.columns.target, label=label, score=None)
     lines, ids, texts, targets, labels = [], [], [], [], []
     rejected = Counter[str]()
-    for record in read_records(file, columns, text_format=source.text_format, needs_label=needs_label):
+    for record in read_records(
+        file, columns, text_format=source.text_format, answer_fields=("label", "score") if needs_label else ()
+    ):
         values = record.values
         target = None if is_blank(values.get("target")) else values["target"]
         problem = record.error or text_problem(values.get("text")) or (target and target_problem(target))
@@ -141,6 +143,8 @@ def label_set(spec: InferenceSpec, task: str | None, values: Sequence[str | None
     if task is not None:
         if task not in spec.tasks:
             raise Fault(f"one of the tasks {', '.join(spec.tasks)}", repr(task), suggest(task, spec.tasks))
+        if not spec.tasks[task].labels:
+            raise Fault("a task with labels", f"{task}, which has a score alone", "choose another --task")
         return spec.tasks[task].labels
     names = {label for label in values if label is not None}
 

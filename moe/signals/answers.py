@@ -85,7 +85,9 @@ def read_answers(
     polarity = _numbers(frame["polarity"])
     reject(~polarity.between(-1, 1), NO_POLARITY)
     has_confidence = "confidence" in frame
-    confidence = _numbers(frame["confidence"]) if has_confidence else pd.Series(1.0, index=frame.index)
+    confidence = pd.Series(1.0, index=frame.index)
+    if has_confidence:  # a score alone, which is a polarity without labels, has none and weighs 1
+        confidence = _numbers(frame["confidence"]).where(frame["confidence"].notna(), 1.0)
     reject(~confidence.between(0, 1), NO_CONFIDENCE)
     valid = reasons.isna()
     rejected = pd.DataFrame({LINE: frame[LINE][~valid], "reason": reasons[~valid].astype(str)})
