@@ -160,9 +160,10 @@ class ExpertFolder:
         return self.card.name if self.card else self.path.name
 
     @property
-    def has_head_bias(self) -> bool:
-        """Whether its class heads have a bias."""
-        return any(name.startswith("classes.") and name.endswith(".bias") for name in self.heads)
+    def has_head_bias(self) -> bool | None:
+        """Whether its class heads have a bias; None without class heads."""
+        classes = [name for name in self.heads if name.startswith("classes.")]
+        return any(name.endswith(".bias") for name in classes) if classes else None
 
     @property
     def digest(self) -> str:

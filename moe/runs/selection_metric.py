@@ -65,17 +65,18 @@ def metric_of_rows(labelled: bool, scored: bool) -> SelectionMetric:
     return MEAN_OF_TASKS if labelled else CCC
 
 
-def metric_of_stage(row: StageRow) -> SelectionMetric:
-    """Return the metric that selected the weights of a stage; macro-F1 without a value."""
-    return next((metric for metric in SELECTION_METRICS if getattr(row, metric.name) is not None), MACRO_F1)
+def metric_of_stage(row: StageRow) -> SelectionMetric | None:
+    """Return the metric that selected the weights of a stage; None without a value."""
+    return next((metric for metric in SELECTION_METRICS if getattr(row, metric.name) is not None), None)
 
 
 def selection_title(rows: Sequence[StageRow]) -> str:
-    """Name the metrics that selected the weights of stages."""
-    return " or ".join(dict.fromkeys(metric_of_stage(row).title for row in rows)) or MACRO_F1.title
+    """Name the metrics that selected the weights of stages; macro-F1 if no row has a value."""
+    metrics = [metric for row in rows if (metric := metric_of_stage(row)) is not None]
+    return " or ".join(dict.fromkeys(metric.title for metric in metrics)) or MACRO_F1.title
 
 
 def selection_value(row: StageRow) -> tuple[float | None, str]:
     """Return the value of the metric that selected the weights of a stage, and its format specification."""
-    metric = metric_of_stage(row)
+    metric = metric_of_stage(row) or MACRO_F1
     return getattr(row, metric.name), metric.format_spec

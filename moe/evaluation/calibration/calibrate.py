@@ -77,8 +77,9 @@ def calibrate(
     validation, test = (
         collect_logits(predictor, load_run_rows(work, model, split), title=split, quiet=quiet) for split in SPLITS
     )
-    scored = ", ".join(model.labels.score_tasks)
-    if not validation and scored and not model.labels.heads:
+    tasks = [task for domain in model.trained_domains for task in domain.tasks]
+    scored = ", ".join(task for task in tasks if task in model.labels.score_tasks)
+    if not validation and scored and not any(task in model.labels.head_by_task for task in tasks):
         remedy = "predict with the model as it is: a score has no probability"
         raise Fault("a task with labels to calibrate", f"tasks with a score alone, {scored}", remedy)
     if not validation:
