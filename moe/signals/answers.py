@@ -11,6 +11,7 @@ from experts.errors import Fault
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names
 from moe.data.splitting.times import TimeFormat
+from moe.data.text_checks import is_blank
 from moe.inference.text_io import PREFIX
 from moe.signals.names import NameMap
 from moe.signals.sessions import NO_CLOCK, parse_times
@@ -87,7 +88,7 @@ def read_answers(
     has_confidence = "confidence" in frame
     confidence = pd.Series(1.0, index=frame.index)
     if has_confidence:  # a score alone, which is a polarity without labels, has none and weighs 1
-        confidence = _numbers(frame["confidence"]).where(frame["confidence"].notna(), 1.0)
+        confidence = _numbers(frame["confidence"]).where(~frame["confidence"].map(is_blank), 1.0)
     reject(~confidence.between(0, 1), NO_CONFIDENCE)
     valid = reasons.isna()
     rejected = pd.DataFrame({LINE: frame[LINE][~valid], "reason": reasons[~valid].astype(str)})

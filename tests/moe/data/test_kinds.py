@@ -200,3 +200,18 @@ def test_config_refuses_what_needs_labels_beside_a_score_alone(
 def test_config_refuses_a_score_alone_without_the_polarity_loss(make_work: Make) -> None:
     with pytest.raises(Fault, match="the only loss of task forum"):
         make_work(domains=SCORE_ALONE, losses={"without": ["polarity"]})
+
+
+@pytest.mark.parametrize("cell", ["good;bad", "good | flat", ["good", "bad"]])
+def test_several_labels_in_a_cell_suggest_the_kind_multi_label(cell: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row | {"label": cell}) + "\n" for row in topic_rows(20)))
+    with pytest.raises(Fault, match="set `kind: multi_label`"):
+        prepare_task(path, TaskSettings(labels=TOPICS), DataSettings(), "news", "topics", tmp_path / "out")
+
+
+def test_another_unknown_label_does_not_suggest_the_kind_multi_label(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [row | {"label": "up;down"} for row in topic_rows(20)])
+    with pytest.raises(Fault) as caught:
+        prepare_task(path, TaskSettings(labels=TOPICS), DataSettings(), "news", "topics", tmp_path / "out")
+    assert "multi_label" not in str(caught.value)
