@@ -92,8 +92,11 @@ class FinMoEForSequenceClassification(PreTrainedModel):
                 "use moe.pipeline, which applies the template",
             )
         if scores := predictor.spec.score_tasks:
-            found = f"task {scores[0]}, which has a score alone"
-            raise Fault("tasks with labels, as a text classifier of transformers has", found, "use FinMoEModel.answers")
+            raise Fault(
+                "tasks with labels, as a text classifier of transformers has",
+                f"task {scores[0]}, which has a score alone",
+                "use FinMoEModel.answers",
+            )
         are_sets = {task_kind(task.kind).is_set for task in predictor.spec.tasks.values()}
         if len(are_sets) > 1:
             raise Fault(
