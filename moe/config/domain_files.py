@@ -10,7 +10,6 @@ from experts.yaml_io import Position, Positions, read_document
 from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS
 from moe.config.overrides import domain_mapping
 
-
 _OF_LABELS = ("labels", "label_map", "score_cuts")
 """Keys of a domain's file that a config replaces as a whole if it gives the task a score alone."""
 
