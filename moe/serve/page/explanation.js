@@ -28,11 +28,14 @@ function content(explanation) {
   return [
     make("h3", {}, scored ? "Why this score?" : `Why ${label}?`),
     make("p", { class: "highlighted", dir: "auto" }, ...highlight(explanation.text, explanation.why.words)),
-    make("p", { class: "hint" }, make("mark", { class: "for s3" }, "Bold"), scored ? " words raise the score, " : ` words support ${label}, `, make("mark", { class: "against s3" }, "underlined"), scored ? " words lower it." : " words oppose it."),
+    hint(scored ? "words raise the score" : `words support ${label}`, scored ? "lower it" : "oppose it"),
     make("div", { class: "side-by-side" }, ...tables),
     ...remarks(explanation).map((text) => make("p", { class: "hint" }, text)),
   ];
 }
+
+/** What bold and underlined words do. */
+const hint = (bold, underlined) => make("p", { class: "hint" }, make("mark", { class: "for s3" }, "Bold"), ` ${bold}, `, make("mark", { class: "against s3" }, "underlined"), ` words ${underlined}.`);
 
 /** The text with its strongest words marked; the service counts offsets in code points. */
 export function highlight(text, words) {
