@@ -128,6 +128,23 @@ def read_label_column(source: TextSource, label: str, *, needs_label: bool = Fal
     return LabelColumn(file, lines, ids, texts, targets, labels, dict(rejected))
 
 
+def check_label_task(spec: InferenceSpec, task: str | None, *, routed: bool) -> None:
+    """Check that a model answers a file's texts with labels.
+
+    Args:
+        task: name of the task; None leaves it open.
+        routed: whether the router then chooses among all tasks; else those with a score alone are left out.
+
+    Raises:
+        Fault: if the task, or one that may be chosen, has a score alone.
+    """
+    if task is not None:
+        spec.require_labels(task, "labelling")
+    elif spec.score_tasks and (routed or len(spec.score_tasks) == len(spec.tasks)):
+        found = f"none, and {spec.score_tasks[0]} has a score alone"
+        raise Fault("--task with a task that has labels", found, "name one, or use a model with labels")
+
+
 def label_set(spec: InferenceSpec, task: str | None, values: Sequence[str | None]) -> Labels:
     """Return the labels that a file's labels are among: those of a task, or of the first task that has all of them.
 
@@ -143,8 +160,6 @@ def label_set(spec: InferenceSpec, task: str | None, values: Sequence[str | None
     if task is not None:
         if task not in spec.tasks:
             raise Fault(f"one of the tasks {', '.join(spec.tasks)}", repr(task), suggest(task, spec.tasks))
-        if not spec.tasks[task].labels:
-            raise Fault("a task with labels", f"{task}, which has a score alone", "choose another --task")
         return spec.tasks[task].labels
     names = {label for label in values if label is not None}
 

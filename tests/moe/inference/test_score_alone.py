@@ -29,6 +29,7 @@ from moe.export.selection import ExportSource
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.load import LoadOptions, load, load_torch
 from moe.inference.stream import predict_rows, predict_texts
+from moe.labels.rows import check_label_task
 from moe.report.terminal import answers_table
 from moe.runs.model_ref import resolve
 
@@ -115,6 +116,12 @@ def test_explanation_attributes_the_score_to_words(source: ExportSource) -> None
 def test_what_needs_labels_refuses_a_score_alone(source: ExportSource) -> None:
     with pytest.raises(Fault, match="a task with labels for a lexicon; found forum"):
         task_labels(load_torch(resolve(source.folder)), "forum")
+    spec = load_torch(resolve(source.folder)).spec
+    with pytest.raises(Fault, match="a task with labels for labelling; found forum"):
+        check_label_task(spec, "forum", routed=True)
+    with pytest.raises(Fault, match="none, and forum has a score alone"):
+        check_label_task(spec, None, routed=True)
+    check_label_task(spec, None, routed=False)
     with pytest.raises(Fault, match="task forum, which has a score alone"):
         FinMoEForSequenceClassification.from_pretrained(source.folder)
 
