@@ -141,8 +141,11 @@ def check_label_task(spec: InferenceSpec, task: str | None, *, routed: bool) -> 
     if task is not None:
         spec.require_labels(task, "labelling")
     elif spec.score_tasks and (routed or len(spec.score_tasks) == len(spec.tasks)):
-        found = f"none, and {spec.score_tasks[0]} has a score alone"
-        raise Fault("--task with a task that has labels", found, "name one, or use a model with labels")
+        raise Fault(
+            "--task with a task that has labels",
+            f"none, and {spec.score_tasks[0]} has a score alone",
+            "name one, or use a model with labels",
+        )
 
 
 def label_set(spec: InferenceSpec, task: str | None, values: Sequence[str | None]) -> Labels:
