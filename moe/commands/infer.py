@@ -178,6 +178,7 @@ def infer(
         task=task,
         workers=workers,
         plain=json_ or not sys.stdout.isatty(),
+        as_json=json_,
     )
 
 
