@@ -118,7 +118,7 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
             _write_transformers_files(temporary, card)
         write_manifest(temporary, (CALIBRATION, *GRAPH_FILES))  # the files below contain its hash
         if calibration is not None:
-            write_calibration(temporary, calibration.tasks)
+            write_calibration(temporary, calibration.tasks, calibration.routing)
         copy_graph(folder, temporary)
     check_manifest(out, "a mixture")
     remarks = list(_remarks(folder, card, license_id, split, synthetic))
