@@ -94,6 +94,7 @@ class EncoderGraph:
         A layer is written when its output is requested, so that the gates can be set after the trunk.
 
         Args:
+            ids: not read if the first layer's input is known.
             first: index of the first layer that is written.
             known: its input (B, T, D), which is yielded first; by default the embeddings.
         """

@@ -34,10 +34,10 @@ class MixtureGraphBuilder:
 
     The parts compute the same in two runs, so that batches can be made of texts that keep the same experts. The router
     has the complete graph's inputs, and the outputs `routing_weights`, `unfamiliar`, `gates` and `updates` (B, E), see
-    `RouterValues`, and `trunk` (B, T, D), unless the trunk is only the embeddings, which are cheaper to compute again.
-    The experts read `input_ids`, `attention_mask`, `trunk`, `updates`, `kept` (E,) bool, the routed experts to compute,
-    and, if the experts have heads of their own, `gates`. The folded part is the backbone without experts, for weights
-    that contain one.
+    `RouterValues`, and `trunk` (B, T, D), the trunk's states. The experts read `attention_mask`, `trunk`, `updates`,
+    `kept` (E,) bool, the routed experts to compute, and, if the experts have heads of their own, `gates`. They hold no
+    embeddings, of which onnxruntime would keep a copy. The folded part is the same without experts, for weights that
+    contain one.
 
     Args:
         model: in evaluation mode.
@@ -83,7 +83,7 @@ class MixtureGraphBuilder:
             routing = {"domain": (INT64, ("batch",)), "hard": (BOOL, ()), "prune": (FLOAT, ())}
             return inputs | (routing if self.routed else {})
         experts, width = len(self.model.bank.routed_experts), self.model.backbone.config.hidden_size
-        inputs |= {"trunk": (FLOAT, ("batch", "length", width))} if self.model.bank.trunk_depth else {}
+        inputs = {"attention_mask": inputs["attention_mask"], "trunk": (FLOAT, ("batch", "length", width))}
         inputs |= {"gates": (FLOAT, ("batch", experts))} if isinstance(self.model.heads, MixedHeads) else {}
         if self.part == "experts":
             inputs |= {"updates": (FLOAT, ("batch", experts)), "kept": (BOOL, (experts,))}
@@ -98,7 +98,7 @@ class MixtureGraphBuilder:
             states = list(islice(layers, depth + 1))[-1]  # (B, T, D)
             gates = self._route(states) if self.routed else None
         else:
-            layers = self.encoder.states("input_ids", "attention_mask", depth, "trunk" if depth else None)
+            layers = self.encoder.states("", "attention_mask", first=depth, known="trunk")
             states = next(layers)
             self._pass_updates("updates")
         if self.part == "router":
@@ -119,8 +119,7 @@ class MixtureGraphBuilder:
         """Write the router on the trunk's states (B, T, D), pass its gates to the layers and return them (B, E)."""
         values = RouterGraph(self.graph, self.model, self.encoder.width, self.router_file).route(states)
         if self.part == "router":
-            outputs = vars(values) | ({"trunk": states} if self.model.bank.trunk_depth else {})
-            for name, value in outputs.items():
+            for name, value in (vars(values) | {"trunk": states}).items():
                 self.graph.output(name, value)
         else:
             self._pass_updates(values.updates)
@@ -152,7 +151,7 @@ class MixtureGraphBuilder:
         """Return the pooled states (B, D) of (B, T, D)."""
         graph = self.graph
         if self.model.pooling == "last":
-            length = graph.op("Shape", "input_ids", start=1, end=2)
+            length = graph.op("Shape", "attention_mask", start=1, end=2)
             limits = graph.constant(0, np.int64), graph.op("Squeeze", length, graph.integers(0))
             position = graph.op("Range", *limits, graph.constant(1, np.int64))  # (T,)
             last = graph.op("ArgMax", graph.op("Mul", "attention_mask", position), axis=1, keepdims=1)  # (B, 1)

@@ -242,7 +242,7 @@ class OnnxPredictor(Predictor):
         trunk = {
             int(i): row[: lengths[i]]  # (T, D)
             for batch, output in zip(batches, routed, strict=True)
-            for i, row in zip(batch, output.pop("trunk", ()), strict=False)
+            for i, row in zip(batch, output.pop("trunk"), strict=True)
         }
         order = np.argsort(np.concatenate(batches))  # (W,)
         routing = {name: np.concatenate([output[name] for output in routed])[order] for name in routed[0]}  # (W, E)
@@ -254,8 +254,7 @@ class OnnxPredictor(Predictor):
         for part in planned:
             feed = self._inputs([ids[i] for i in part.rows], domain[part.rows])
             feed |= {name: values[part.rows] for name, values in routing.items()}
-            if trunk:
-                feed["trunk"] = _pad_states([trunk[int(i)] for i in part.rows])
+            feed["trunk"] = _pad_states([trunk[int(i)] for i in part.rows])
             outputs.append(self._forward_part(part, folded, feed))
         return [part.rows for part in planned], outputs
 
