@@ -120,6 +120,6 @@ class KeptUpdateWeights(UpdateWeights):
     def _count(self, ranks: str) -> str:
         """Return the number of kept ranks, (1,)."""
         if ranks not in self._counts:
-            whole = self.graph.op("Cast", ranks, to=TensorProto.INT64)
-            self._counts[ranks] = self.graph.op("ReduceSum", whole, self.graph.integers(0), keepdims=1)
+            integers = self.graph.op("Cast", ranks, to=TensorProto.INT64)
+            self._counts[ranks] = self.graph.op("ReduceSum", integers, self.graph.integers(0), keepdims=1)
         return self._counts[ranks]

@@ -30,7 +30,6 @@ def run_infer(
     domain: str | None = None,
     task: str | None = None,
     workers: int = 1,
-    plain: bool = False,
     as_json: bool = False,
 ) -> None:
     """Run `moe infer`: predictions to a file, as JSON lines, as a table, or at a prompt.
@@ -48,8 +47,7 @@ def run_infer(
         domain: restricts the texts to the experts of this domain.
         task: the task to predict, if there are several.
         workers: number of processes; without `threads` in the options, the cores are divided among them.
-        plain: print JSON lines instead of a table.
-        as_json: state the routing as JSON.
+        as_json: print JSON lines instead of a table, also on a terminal, and state the routing as JSON.
 
     Raises:
         Fault: if an option is invalid, the domain or task is unknown, the model cannot be loaded, there are more
@@ -86,7 +84,7 @@ def run_infer(
                 workers=workers,
                 target=source.has_target,
             )
-        _predict(source, target, predict, plain)
+        _predict(source, target, predict, plain=as_json or not sys.stdout.isatty())
     if predictor is not None:
         _print_routing(predictor, as_json, to_file=target.path is not None)
 

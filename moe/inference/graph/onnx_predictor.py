@@ -265,13 +265,13 @@ class OnnxPredictor(Predictor):
         sessions = self.session.parts
         assert sessions is not None
         names = [name for name in self.outputs if name not in feed]
-        kept = np.isin(np.arange(len(self.experts)), part.experts) if part.experts else np.ones(len(self.experts), bool)
+        mask = np.isin(np.arange(len(self.experts)), part.experts or range(len(self.experts)))  # (E,)
         if self.routing != "soft":
-            self._counts.update(experts=len(part.rows) * len(kept), skipped=len(part.rows) * int((~kept).sum()))
+            self._counts.update(experts=mask.size * len(part.rows), skipped=int((~mask).sum()) * len(part.rows))
         if len(part.experts) == 1 and folded[part.experts[0]]:
             outputs = sessions.run_folded(self.experts[part.experts[0]], feed, names)
         else:
-            outputs = sessions.run_kept(feed | {"kept": kept}, names)
+            outputs = sessions.run_kept(feed | {"kept": mask}, names)
         return _with_head_names(outputs | {name: feed[name] for name in self.outputs if name in feed})
 
     def _folds(self, name: str, tokens: int) -> bool:

@@ -18,7 +18,7 @@ def test_infer_states_the_skipped_experts_once_per_run_and_apart_from_prediction
 ) -> None:
     options = LoadOptions(routing="hard", runtime="onnx", batch_tokens=64)
     for path in (None, tmp_path / "answers.jsonl"):
-        run_infer(TextSource(TEXTS), OutputTarget(path), resolve("ready"), options, plain=True, as_json=True)
+        run_infer(TextSource(TEXTS), OutputTarget(path), resolve("ready"), options, as_json=True)
         out, err = capsys.readouterr()
         predictions = path.read_text(encoding="utf-8") if path else out
         assert [json.loads(line)["text"] for line in predictions.splitlines()] == list(TEXTS)
