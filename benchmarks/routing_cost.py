@@ -123,6 +123,7 @@ def print_equality(texts: Sequence[str], console: Console) -> None:
 
 def measure_graph(experts: int, top_k: int | None, texts: Sequence[str], rounds: int, threads: int) -> Iterator[Ratio]:
     """Compare routings in the graph of a mixture of random experts and a random router."""
+    torch.manual_seed(0)
     model, card = build_untrained_with_card(experts, 16, BackboneSettings(dtype="float32"))
     assert model.gate is not None
     card = card.model_copy(update={"gate": card.gate.model_copy(update={"top_k": top_k})})

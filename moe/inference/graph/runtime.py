@@ -8,6 +8,9 @@ import numpy as np
 
 from experts.errors import Fault
 
+DISABLED = ["ConstantFolding", "SkipLayerNormFusion"]
+"""The first would copy every weight to transpose it; those of the INT8 graph are in the file, mostly transposed. The
+second replaces an addition and a normalization by an operator that takes twice their time on a CPU."""
 REBUILD = "write the graph again: moe export FOLDER --to graph"
 
 
@@ -38,8 +41,7 @@ def open_session(path: Path, arrays: Mapping[str, np.ndarray], threads: int | No
             str(path),
             options,
             providers=["CPUExecutionProvider"],
-            # would copy every weight to transpose it; those of the INT8 graph are in the file, mostly transposed
-            disabled_optimizers=[] if complete else ["ConstantFolding"],
+            disabled_optimizers=[] if complete else DISABLED,
         )
     except Exception as error:  # onnxruntime's own types have no common base below this
         reason = " ".join(str(error).split())[:160]
