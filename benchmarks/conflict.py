@@ -10,7 +10,8 @@ Models, all with the same rows, each counted as often as it is read, and the sam
 with the desk's name before each text; the same with a head for each desk; and a mixture with the default recipe,
 routed by the text, or with the desk given (`--data-type`). Both tasks have the same labels, so they share one head,
 of which each expert of the mixture has its own copy. The mixture with the desk given is also measured before its
-router is trained. The benchmark resumes where it stopped, and prints the results so far.
+router is trained. Last, a mixture without a shared expert, whose experts are trained apart, with the desk given. The
+benchmark resumes where it stopped, and prints the results so far.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Any
 
 import yaml
 from accuracy_table import format_interval, means, of_seeds, seeds_of
-from fair import FULL_PRECISION, pooled_workspace
+from fair import FULL_PRECISION, pooled_steps, pooled_workspace
 from predictions import LabelPairs, SavedResult, TestResult, append_result, format_points, read_all_results
 from quality import evaluate_expert, evaluate_model, train_mixture
 from rich.console import Console
@@ -33,11 +34,12 @@ from rich.table import Table
 
 from experts.domain import Domain, LabelSpace
 from moe.checkpoints.mixture import read_mixture
-from moe.config.run import load_run
+from moe.config.run import RunSettings, load_run
 from moe.config.stages import MERGED
 from moe.runs.best import best_model
 from moe.runs.workspace import Workspace
-from moe.training.expert_steps import train_shared
+from moe.training.expert_steps import train_domain, train_shared
+from moe.training.steps import merge_experts
 
 SEEDS = (13, 42, 87)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -217,17 +219,21 @@ def pooled(variant: str, name: str) -> Callable[[CaseRun], dict[str, TestResult]
 
     def measure(run: CaseRun) -> dict[str, TestResult]:
         config, sets = run.config(variant)
-        settings = load_run(config, sets)
-        assert settings.shared is not None
-        rank = settings.shared.r + sum(domain.experts for domain in settings.domains.values()) * settings.lora.r
-        alpha = settings.shared.alpha / settings.shared.r * rank
-        sets += [f"shared.r={rank}", f"shared.alpha={alpha:g}"]
+        rank, scale = total_rank(load_run(config, sets))
+        sets += [f"shared.r={rank}", f"shared.alpha={scale * rank:g}"]
         work = pooled_workspace(config, sets, run.folder(variant), rows_folder(run, variant))
         train_shared(work, resume=True)
         result = evaluate_expert(work, "shared")
         return {name: TestResult(own_labels(result.pairs), validation=result.validation)}
 
     return measure
+
+
+def total_rank(settings: RunSettings) -> tuple[int, float]:
+    """Return the rank of the shared expert and all experts together, and alpha as a multiple of the shared one's."""
+    assert settings.shared is not None
+    experts = sum(domain.experts for domain in settings.domains.values())
+    return settings.shared.r + experts * settings.lora.r, settings.shared.alpha / settings.shared.r
 
 
 def own_labels(pairs: LabelPairs) -> LabelPairs:
@@ -248,26 +254,51 @@ def measure_mixture(run: CaseRun) -> dict[str, TestResult]:
     config, sets = run.config("plain")
     work = Workspace(load_run(config, sets), run.folder("mixture"), rows_folder(run, "plain"))
     train_mixture(work)
-    results = {}
-    for name, folder, pin in (
-        (ROUTED, best_model(work.out), False),
-        (GIVEN, best_model(work.out), True),
-        (MERGED_GIVEN, work.out / MERGED, True),
-    ):
-        model, card = read_mixture(folder)
-        length = card.backbone_settings.resolved_length
-        validation = None if pin else card.metrics.get("macro_f1")
-        results[name] = evaluate_model(model, work, card.template, length, validation, pin=pin)
-    return results
+    best = best_model(work.out)
+    return {
+        ROUTED: evaluate_mixture(work, best, pin=False),
+        GIVEN: evaluate_mixture(work, best, pin=True),
+        MERGED_GIVEN: evaluate_mixture(work, work.out / MERGED, pin=True),
+    }
+
+
+def measure_apart(run: CaseRun) -> dict[str, TestResult]:
+    """Measure experts that are trained apart from fresh weights and merged, with the desk given.
+
+    They have the total rank and read the rows of the other models, with the shared expert's rates.
+    """
+    config, sets = run.config("plain")
+    settings = load_run(config, sets)
+    rank, scale = total_rank(settings)
+    own, shared, desks = rank // len(settings.domains), settings.stages.shared, len(settings.domains)
+    steps, _ = pooled_steps(Workspace(settings, run.folder("apart"), rows_folder(run, "plain")))
+    sets += ["shared=null", f"lora.r={own}", f"lora.alpha={scale * own:g}", f"lora.dropout={settings.lora.dropout}"]
+    sets += [f"stages.expert.{name}={getattr(shared, name)}" for name in ("batch_size", "lr", "head_lr", "evals")]
+    sets += [f"stages.expert.steps={steps // desks}"]
+    work = Workspace(load_run(config, sets), run.folder("apart"), rows_folder(run, "plain"))
+    for desk in work.run.domains:
+        train_domain(work, desk, resume=True)
+    if not (work.out / MERGED).is_dir():
+        merge_experts(work)
+    return {APART_GIVEN: evaluate_mixture(work, work.out / MERGED, pin=True)}
+
+
+def evaluate_mixture(work: Workspace, folder: Path, *, pin: bool) -> TestResult:
+    """Evaluate a mixture on the test rows, with the desk given or routed by the text."""
+    model, card = read_mixture(folder)
+    validation = None if pin else card.metrics.get("macro_f1")
+    return evaluate_model(model, work, card.template, card.backbone_settings.resolved_length, validation, pin=pin)
 
 
 POOLED, NAMED, HEADS = "pooled", "pooled, name in text", "pooled, head per desk"
 ROUTED, GIVEN, MERGED_GIVEN = "mixture, routed", "mixture, desk given", "mixture, merged only, desk given"
+APART_GIVEN = "experts trained apart, desk given"
 TRAININGS: dict[str, tuple[tuple[str, ...], Callable[[CaseRun], dict[str, TestResult]]]] = {
     "pooled": ((POOLED,), pooled("plain", POOLED)),
     "named": ((NAMED,), pooled("named", NAMED)),
     "heads": ((HEADS,), pooled("heads", HEADS)),
     "mixture": ((ROUTED, GIVEN, MERGED_GIVEN), measure_mixture),
+    "apart": ((APART_GIVEN,), measure_apart),
 }
 """By training: the models that it yields, and what trains and measures them."""
 MODELS = tuple(name for names, _ in TRAININGS.values() for name in names)
@@ -297,8 +328,8 @@ def print_results(results: Sequence[SavedResult]) -> None:
         table = Table(title="leads in points, 95 % over rows and seeds", title_justify="left")
         for column in ("model", "minus", *desks_of(case), "mean"):
             table.add_column(column)
-        for ours in (GIVEN, MERGED_GIVEN, ROUTED):
-            for theirs in (POOLED, NAMED, HEADS):
+        for ours in (GIVEN, MERGED_GIVEN, ROUTED, APART_GIVEN, POOLED, NAMED):
+            for theirs in (HEADS,) if ours in (POOLED, NAMED) else (POOLED, NAMED, HEADS):
                 shared = set(seeds_of(models.get(ours, []))) & set(seeds_of(models.get(theirs, [])))
                 if not shared:
                     continue

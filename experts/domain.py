@@ -7,11 +7,12 @@ from typing import Literal, get_args
 from experts.errors import Fault
 
 Labels = tuple[str, ...]
-Kind = Literal["classes", "multi_label", "ordinal"]
-"""What the rows of a task are labelled with: one of its labels, any number of them, or one of ordered labels."""
+Kind = Literal["classes", "multi_label", "ordinal", "score"]
+"""What rows of a task are labelled with: one of its labels, any number of them, one of ordered labels, or a score."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CLASSES: Kind = "classes"
 ORDINAL: Kind = "ordinal"
+SCORE: Kind = "score"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Domain:
 
     Args:
         name: lower-case; used for the domain's experts and for `--data-type`.
-        tasks: label names by task; a single task has the domain's name.
+        tasks: label names by task, none for a task of the kind `score`; a single task has the domain's name.
         role: the group of its experts in team gates (FinTeamExperts eq. 3); the domain's name by default.
         experts: number of its experts (K).
         custom_expert_names: names of its experts, if they are not the default ones.
@@ -55,12 +56,13 @@ class LabelSpace:
 
     Tasks of one kind with equal label sets share a head. A task whose labels are a subset of those of another task of
     its kind shares that task's head, with the other labels masked. Ordinal tasks share a head only if their labels are
-    equal, in the same order.
+    equal, in the same order. A task without labels, of the kind `score`, has no class head: the polarity head, which
+    all tasks share, answers it.
 
     Args:
         heads: label names by head, in the order of the logits.
-        tasks: label names by task.
-        head_by_task: name of the head that a task uses.
+        tasks: label names by task, none for a task with a score alone.
+        head_by_task: name of the head that a task uses, for tasks with labels.
         domain_by_task: name of the domain that a task belongs to.
         target_tasks: tasks whose rows name a target, an entity of the text that the label is about.
         kinds: kind of each task that is not of the kind `classes`.
@@ -86,7 +88,7 @@ class LabelSpace:
         heads: dict[str, Labels] = {}
         head_by_task: dict[str, str] = {}
         for kind in KINDS:
-            own = {task: labels for task, labels in tasks.items() if kinds.get(task, CLASSES) == kind}
+            own = {task: labels for task, labels in tasks.items() if labels and kinds.get(task, CLASSES) == kind}
             sets = list(dict.fromkeys(own.values())) if kind == ORDINAL else _maximal_sets(own)
             of_kind = {head_name(labels, kind): labels for labels in sets}
             heads |= of_kind
@@ -94,7 +96,7 @@ class LabelSpace:
                 task: next(head for head, known in of_kind.items() if has_labels(known, labels, kind))
                 for task, labels in own.items()
             }
-        head_by_task = {task: head_by_task[task] for task in tasks}
+        head_by_task = {task: head_by_task[task] for task in tasks if task in head_by_task}
         domain_by_task = {task: domain.name for domain in domains for task in domain.tasks}
         target_tasks = frozenset(task for domain in domains for task in domain.target_tasks)
         return cls(heads, tasks, head_by_task, domain_by_task, target_tasks, kinds)
@@ -104,9 +106,14 @@ class LabelSpace:
         return self.kinds.get(task, CLASSES)
 
     def mask(self, task: str) -> tuple[bool, ...]:
-        """Return which of its head's labels a task uses, in the order of the logits (K,)."""
+        """Return which of its head's labels a task with labels uses, in the order of the logits (K,)."""
         labels = set(self.tasks[task])
         return tuple(label in labels for label in self.heads[self.head_by_task[task]])
+
+    @property
+    def score_tasks(self) -> tuple[str, ...]:
+        """The tasks with a score alone, in the order declared."""
+        return tuple(task for task in self.tasks if self.kind(task) == SCORE)
 
     def tasks_of(self, domain: str) -> tuple[str, ...]:
         """Return the tasks of a domain, in the order declared."""

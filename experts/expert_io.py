@@ -160,9 +160,10 @@ class ExpertFolder:
         return self.card.name if self.card else self.path.name
 
     @property
-    def has_head_bias(self) -> bool:
-        """Whether its class heads have a bias."""
-        return any(name.startswith("classes.") and name.endswith(".bias") for name in self.heads)
+    def has_head_bias(self) -> bool | None:
+        """Whether its class heads have a bias; None without class heads."""
+        classes = [name for name in self.heads if name.startswith("classes.")]
+        return any(name.endswith(".bias") for name in classes) if classes else None
 
     @property
     def digest(self) -> str:
@@ -306,7 +307,9 @@ def check_distinct(first: ExpertFolder, second: ExpertFolder) -> None:
 def _readme(card: ExpertCard) -> str:
     notes = {task: f" ({kind})" for task, kind in card.kinds.items()}
     notes |= {task: f"{notes.get(task, '')}, for a target in the text" for task in card.target_tasks}
-    tasks = "\n".join(f"- `{task}`: {', '.join(labels)}{notes.get(task, '')}" for task, labels in card.tasks.items())
+    tasks = "\n".join(
+        f"- `{task}`: {', '.join(labels) or 'no labels'}{notes.get(task, '')}" for task, labels in card.tasks.items()
+    )
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.metrics.items())
     return f"""---
 library_name: peft

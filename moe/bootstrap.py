@@ -119,6 +119,13 @@ def bootstrap_differences(
     return _percentiles(values, _average([_resampled_metrics(pair, resample_seeds) for pair in pairs]), level)
 
 
+def resampled_difference(ours: TaskPredictions, theirs: TaskPredictions, metric: str) -> tuple[float, np.ndarray]:
+    """Return our metric of a task minus theirs, paired by row, and the same for every resample (DRAWS,)."""
+    assert np.array_equal(ours.true, theirs.true), "pairs need the same rows"
+    pair = (ours, theirs)
+    return float(_metrics(pair)[metric][0]), _resampled_metrics(pair, False)[metric]
+
+
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
     """McNemar's exact test (1947) of two models on the same rows.
 

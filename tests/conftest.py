@@ -281,3 +281,7 @@ def topic_rows(count: int = 120, seed: int = 0) -> list[dict[str, Any]]:
 def topic_domain(**over: Any) -> dict[str, Any]:
     """Return settings of a domain with a multi-label task."""
     return {"news": {"file": "topics.csv", "labels": list(TOPICS), "kind": "multi_label"} | over}
+
+
+SCORE_ALONE = {"forum": {"kind": "score", "labels": []}}
+"""Settings of a domain with a task that has a score alone; the label column of its file is not read."""

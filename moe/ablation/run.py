@@ -133,6 +133,10 @@ def _evaluate_variant(
         mixture, texts, card.template, length, routing=variant.routing, pin=variant.pin, quiet=False, mode=mode
     )
     if report.mean is None:
+        scored = ", ".join(report.scores)
+        if scored and not mixture.labels.heads:
+            remedy = "compare mixtures with moe compare, which has the metrics of scores"
+            raise Fault("a task with labels to ablate", f"tasks with a score alone, {scored}", remedy)
         raise Fault("labelled test rows", f"{len(texts)} without a label", "give the run's test split labels")
     row = VariantRow(
         name=variant.name,

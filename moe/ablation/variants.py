@@ -119,7 +119,7 @@ def retrained_variants(run: RunSettings) -> list[RetrainedVariant]:
 def _loss_variants(run: RunSettings) -> Iterator[RetrainedVariant]:
     losses = run.losses
     for loss, name in (("domain", "domain-loss-off"), ("balance", "balance-off"), ("polarity", "polarity-off")):
-        if loss not in losses.without:
+        if loss not in losses.without and not (loss == "polarity" and run.label_space().score_tasks):
             without = as_yaml([*losses.without, loss])
             yield RetrainedVariant(name, f"no {loss} loss", (f"losses.without={without}",), "merged")
     if losses.classes == "dao":

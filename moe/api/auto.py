@@ -75,7 +75,8 @@ class FinMoEForSequenceClassification(PreTrainedModel):
             the model, in evaluation mode.
 
         Raises:
-            Fault: if there is no mixture, its prompt template adds words to a text, or only some tasks are multi-label.
+            Fault: if there is no mixture, its prompt template adds words to a text, a task has a score alone, or only
+                some tasks are multi-label.
         """
         ref = resolve(
             pretrained_model_name_or_path,
@@ -89,6 +90,12 @@ class FinMoEForSequenceClassification(PreTrainedModel):
                 "a mixture whose prompt template is {text}, as transformers' pipeline tokenizes texts",
                 repr(predictor.template),
                 "use moe.pipeline, which applies the template",
+            )
+        if scores := predictor.spec.score_tasks:
+            raise Fault(
+                "tasks with labels, as a text classifier of transformers has",
+                f"task {scores[0]}, which has a score alone",
+                "use FinMoEModel.answers",
             )
         are_sets = {task_kind(task.kind).is_set for task in predictor.spec.tasks.values()}
         if len(are_sets) > 1:

@@ -29,7 +29,7 @@ class TextPipeline:
     - without `top_k`, a dictionary also holds `polarity`, `experts` (routing weights) and `task`;
     - scores are always probabilities, so there is no `function_to_apply`;
     - pairs of texts are refused;
-    - the label is None where the model abstains;
+    - the label is None where the model abstains, and for a task with a score alone, whose score is the `polarity`;
     - `batch_size` bounds the memory of a batch, not its number of texts, see `pipeline`.
 
     Use `pipeline` to create one from a folder.

@@ -78,14 +78,18 @@ class TextPredictions(ABC):
                 model needs a task with a target. To predict a text for several entities, repeat it.
 
         Returns:
-            B labels, in the order of the texts; None where the model abstains.
+            B labels, in the order of the texts; None where the model abstains, and for a task with a score alone, whose
+            score is the `polarity` of `answers`.
 
         Raises:
             Fault: if a text is missing, empty or not a string, the model does not know the domain or task, or the
                 targets do not fit the texts or the model.
         """
         predictions = self._predict(check_texts(texts), domain, task, targets)
-        return [None if prediction.abstained else prediction.label for prediction in predictions]
+        return [
+            None if prediction.abstained or not prediction.has_labels else prediction.label
+            for prediction in predictions
+        ]
 
     def predict_proba(
         self,
@@ -104,7 +108,8 @@ class TextPredictions(ABC):
             targets: as for `predict`.
 
         Returns:
-            probabilities (B, K) in the order of `classes_`; rows sum to 1, and labels of other tasks have 0.
+            probabilities (B, K) in the order of `classes_`; rows sum to 1, and labels of other tasks have 0. All are 0
+            for a task with a score alone.
 
         Raises:
             Fault: as `predict`.
@@ -179,11 +184,12 @@ class TextPredictions(ABC):
 
         Returns:
             B dictionaries with `text`, `label`, `probabilities` (by label), `polarity` (-1 to 1, or None), `confidence`
-            (probability of the most probable label), `experts` (routing weight by expert), `routing_entropy` (0 to 1),
-            `truncated` (whether the text was longer than the model's maximal length) and `task`; and `abstained` if the
-            model was loaded with `abstain`, and `label_set` if with `label_sets`. A prediction for a target has
-            `target`, and `target_missing` if the text does not contain it. A text far from the training texts of every
-            domain has `unfamiliar`, if the router started from prototypes. Numbers are rounded to 6 digits.
+            (probability of the most probable label; None for a task with a score alone), `experts` (routing weight by
+            expert), `routing_entropy` (0 to 1), `truncated` (whether the text was longer than the model reads) and
+            `task`; and `abstained` if the model was loaded with `abstain`, and `label_set` if with `label_sets`. A
+            prediction for a target has `target`, and `target_missing` if the text does not contain it. A text far from
+            the training texts of every domain has `unfamiliar`, if the router started from prototypes. Numbers are
+            rounded to 6 digits.
 
         Raises:
             Fault: as `predict`.

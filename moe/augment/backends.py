@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from rich.markup import escape
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experts.errors import Fault
 from moe.augment.prompts import Message
+from moe.console import info
 from moe.data.schema import API_KEY_ENV, AugmentSettings
 from moe.extras import require
 from moe.profiling import is_out_of_memory
@@ -85,8 +87,10 @@ class EndpointClient:
     Args:
         endpoint: its address.
         settings: temperature, length, retries and timeout of a request.
-        logprobs: number of most probable first tokens to request with their log-probabilities; not requested again of a
-            server that refuses it.
+        logprobs: number of most probable first tokens to request with their log-probabilities.
+
+    A parameter that the server refuses is not sent again: newer models take `max_completion_tokens` instead of
+    `max_tokens`, and some have a fixed temperature or give no log-probabilities.
 
     Raises:
         Fault: if the `openai` package is not installed.
@@ -94,7 +98,10 @@ class EndpointClient:
 
     def __init__(self, endpoint: EndpointConfig, settings: AugmentSettings, logprobs: int = 0) -> None:
         self._openai, self.endpoint, self._settings = require("openai", "augment"), endpoint, settings
-        self._responded, self._logprobs = False, logprobs
+        self._responded = False
+        self._parameters: dict[str, Any] = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+        if logprobs:
+            self._parameters |= {"logprobs": True, "top_logprobs": logprobs}
         self._client = self._openai.OpenAI(
             base_url=endpoint.base_url,
             api_key=os.environ.get(endpoint.key_env, "").strip() or PLACEHOLDER_KEY,
@@ -108,14 +115,10 @@ class EndpointClient:
         Raises:
             Fault: if no other request can succeed either: there is no connection, or key or model are refused.
         """
-        openai, logprobs = self._openai, self._logprobs
+        openai, parameters = self._openai, self._parameters
         try:
             response = self._client.chat.completions.create(
-                model=self.endpoint.model,
-                messages=list(messages),
-                temperature=self._settings.temperature,
-                max_tokens=self._settings.max_tokens,
-                **({"logprobs": True, "top_logprobs": logprobs} if logprobs else {}),
+                model=self.endpoint.model, messages=list(messages), **parameters
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self._key_fault(error) from error
@@ -129,8 +132,9 @@ class EndpointClient:
             return Completion(failure=_reason(error))
         except (openai.OpenAIError, ValueError) as error:
             refused = isinstance(error, openai.BadRequestError)
-            if refused and logprobs and "logprobs" in str(error):
-                self._logprobs = 0
+            accepted = accepted_parameters(parameters, str(error)) if refused else parameters
+            if accepted != parameters:
+                self._accept(accepted)
                 return self.complete(messages)
             return Completion(failure=_reason(error), refused=refused)
         self._responded = True
@@ -139,6 +143,12 @@ class EndpointClient:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _accept(self, parameters: dict[str, Any]) -> None:
+        """Send these parameters from now on."""
+        if "temperature" in self._parameters and "temperature" not in parameters:
+            info(escape(f"{self.endpoint.model} has a fixed temperature; {self._settings.temperature:g} is not used"))
+        self._parameters = parameters
 
     def _key_fault(self, error: Exception) -> Fault:
         variable, names = self.endpoint.key_env, self.endpoint.options
@@ -170,6 +180,18 @@ class EndpointClient:
             _reason(error.__cause__ or error),
             f"start the server, or correct {self.endpoint.options.base_url}",
         )
+
+
+def accepted_parameters(parameters: dict[str, Any], refusal: str) -> dict[str, Any]:
+    """Return the parameters of a request without the one that a server's refusal names, or with its newer name."""
+    if "logprobs" in refusal:
+        return {name: value for name, value in parameters.items() if "logprobs" not in name}
+    if "max_completion_tokens" in refusal and "max_tokens" in parameters:
+        others = {name: value for name, value in parameters.items() if name != "max_tokens"}
+        return others | {"max_completion_tokens": parameters["max_tokens"]}
+    if "'temperature'" in refusal and "support" in refusal:  # a value out of range is refused in other words
+        return {name: value for name, value in parameters.items() if name != "temperature"}
+    return parameters
 
 
 def _parse(response: Any) -> Completion:

@@ -89,7 +89,7 @@ class AugmentJob:
 
 def _check_kinds(work: Workspace, domain: str) -> None:
     for task, its in work.run.tasks_of(domain).items():
-        if task_kind(its.kind).is_set:
+        if not task_kind(its.kind).has_class_weights:
             raise Fault("tasks with one label per row", f"{task} of the kind {its.kind}", "choose another --domain")
 
 

@@ -258,7 +258,7 @@ def check_same_backbone(expected: BackboneId, actual: BackboneId, what: str) -> 
 
 def _readme(card: MixtureCard) -> str:
     def labels_of(domain: DomainCard) -> str:
-        return "; ".join(", ".join(labels) for labels in domain.tasks.values())
+        return "; ".join(", ".join(labels) or "a score" for labels in domain.tasks.values())
 
     rows = "\n".join(
         f"| `{domain.name}` | {', '.join(domain.experts)} | {labels_of(domain)} |" for domain in card.domains

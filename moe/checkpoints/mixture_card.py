@@ -76,6 +76,7 @@ class RoutingFigures(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     macro_f1: float = Field(description="0 to 1")
+    ccc: float | None = Field(None, description="of tasks with a score alone, −1 to 1; null without any")
     log_loss: float = Field(description="mean negative log-probability of the true label; less is better")
     ece: float = Field(description="expected calibration error, 0 to 1; less is better")
     skipped: float = Field(description="share of a text's experts that were not computed, mean over texts, 0 to 1")

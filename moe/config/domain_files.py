@@ -4,10 +4,14 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from experts.domain import SCORE
 from experts.errors import Fault
 from experts.yaml_io import Position, Positions, read_document
 from moe.config.files import PACKAGED_CONFIGS, REPOSITORY_CONFIGS
 from moe.config.overrides import domain_mapping
+
+_OF_LABELS = ("labels", "label_map", "score_cuts")
+"""Keys of a domain's file that a config replaces as a whole if it gives the task a score alone."""
 
 
 def is_plain(name: str) -> bool:
@@ -45,9 +49,10 @@ def _resolve_domain(name: Any, inline: Any, source: Path, positions: Positions) 
     if file is None:
         return inline
     document, given = read_document(file), inline or {}
+    dropped = _OF_LABELS if given.get("kind") == SCORE else ()
     for (key, *inner), position in (
         (location, position) for location, position in document.positions.items() if location
     ):
         if key not in given:
             positions["domains", name, key, *inner] = Position(f"{position} of {file}", position.text)
-    return document.value | given
+    return {key: value for key, value in document.value.items() if key not in dropped} | given

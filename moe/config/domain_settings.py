@@ -1,11 +1,12 @@
 """Settings of a domain, and of the synthetic sample."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from experts.domain import Kind
+from experts.domain import CLASSES, Domain
 from moe.data.schema import TaskSettings
+from moe.kinds.registry import task_kind
 
 
 class SampleSettings(BaseModel):
@@ -41,17 +42,28 @@ class DomainSettings(TaskSettings):
     )
 
 
-def kind_conflicts(kinds: Mapping[str, Kind], given: Mapping[str, bool]) -> list[str]:
-    """Conflicts of settings that are defined for one label per row with tasks of another kind, one sentence each.
+def kind_conflicts(domains: Sequence[Domain], given: Mapping[str, bool], trains_scores: bool) -> list[str]:
+    """Conflicts of settings with tasks of a kind that they are not defined for, one sentence each.
 
     Args:
-        kinds: kind of each task whose rows have other than one label each.
-        given: whether each of these settings is set, by its key.
+        domains: of the run.
+        given: whether each setting that is defined for one label per row is set, by its key.
+        trains_scores: whether the polarity loss is used.
     """
-    task, kind = next(iter(kinds.items()), ("", ""))
-    return [
+    kinds = {task: kind for domain in domains for task, kind in domain.kinds.items()}
+    task, kind = next(
+        ((task, kind) for task, kind in kinds.items() if not task_kind(kind).has_class_weights), ("", CLASSES)
+    )
+    conflicts = [
         f"{name} is set, but task {task} is of the kind {kind}, for which it is not defined: remove it, or train this "
         "task in a run of its own"
         for name, is_set in given.items()
-        if is_set and kinds
+        if is_set and task
     ]
+    unlabelled = [task for task, kind in kinds.items() if not task_kind(kind).has_labels]
+    if unlabelled and not trains_scores:
+        conflicts.append(
+            f"losses.without contains polarity, the only loss of task {unlabelled[0]}, which has a score "
+            "alone: remove it"
+        )
+    return conflicts

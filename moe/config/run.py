@@ -272,12 +272,13 @@ def find_conflicts(run: RunSettings) -> list[str]:
             "set losses.inner to dao, or dao.imbalance to fixed"
         )
     conflicts += kind_conflicts(
-        {task: kind for domain in run.domain_list() for task, kind in domain.kinds.items() if task_kind(kind).is_set},
+        run.domain_list(),
         {
             "losses.rdrop": run.losses.rdrop > 0,
             "distill": run.distill is not None,
             "data.augmented": run.data.augmented,
         },
+        trains_scores="polarity" not in run.losses.without,
     )
     for domain in run.domains:
         if domain in re.findall(r"\w+", run.template.lower()):
@@ -338,7 +339,7 @@ def _label_conflicts(run: RunSettings, domain: str) -> list[str]:
     conflicts = [
         f"domains.{domain}: task {name} has no labels: list them in the order of the logits"
         for name, task in run.tasks_of(domain).items()
-        if not task.labels
+        if not task.labels and task_kind(task.kind).has_labels
     ]
     return conflicts + [
         f"domains.{domain}: task {name} has `ask`, which is for language models: remove it, or add `language: {{}}`"

@@ -221,6 +221,7 @@ class Collator:
         self.head_indices = {
             task: [labels.heads[labels.head_by_task[task]].index(label) for label in own]
             for task, own in labels.tasks.items()
+            if own
         }
         self.kinds = {task: task_kind(labels.kind(task)) for task in labels.tasks}
 

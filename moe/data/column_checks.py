@@ -68,10 +68,11 @@ class ColumnProfile:
 
     def _add_score(self, row: Row, label: str | None) -> None:
         assert row.score is not None
-        if label is None:  # a label that `score_cuts` derived always agrees with its score
+        kind = task_kind(self._task.kind)
+        if label is None or not kind.has_labels:  # a label that `score_cuts` derived always agrees with its score
             self._unlabelled.append(row.score)
             return
-        name = label if row.label is None else str(task_kind(self._task.kind).answer(row.label, self._task.labels))
+        name = label if row.label is None else str(kind.answer(row.label, self._task.labels))
         if name in self._scores or len(self._scores) < _MAX_VALUES:
             self._scores.setdefault(name, array("d")).append(row.score)
 
@@ -101,10 +102,12 @@ class ColumnProfile:
                 "the column with `columns: {lang: null}`"
             )
         if not self._scores and one_sign(self._unlabelled):
+            has_labels = task_kind(self._task.kind).has_labels
+            remedy = "ignore the column with `columns: {score: null}`" if has_labels else "name another column"
             lines.append(
                 f"{path.name}: column {self.columns.score!r} should hold polarities from -1 to 1, but its "
                 f"{len(self._unlabelled)} scores all have the same sign, as a confidence or a probability has: if they "
-                "are none, ignore the column with `columns: {score: null}`"
+                f"are none, {remedy}"
             )
         return lines
 

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from experts.errors import Fault
@@ -40,6 +40,7 @@ _LIKELY_NAMES = {
         *("label", "labels", "sentiment", "class", "category", "stance", "emotion", "polarity", "gold", "target"),
         *("标签", "情感", "类别"),
     ),
+    "score": ("score", "scores", "sentiment_score", "sentiment", "polarity", "compound", "得分", "分数"),
 }
 """Names under which files often hold a field, without regard to letter case."""
 
@@ -103,7 +104,12 @@ def nearest_label(name: str, known: Sequence[str]) -> str:
 
 
 def match_columns(
-    names: Sequence[str], columns: Columns, path: Path, *, text_optional: bool = False, needs_label: bool = False
+    names: Sequence[str],
+    columns: Columns,
+    path: Path,
+    *,
+    text_optional: bool = False,
+    answer_fields: Collection[str] = (),
 ) -> Columns:
     """Return the columns with their names as the file spells them.
 
@@ -112,7 +118,7 @@ def match_columns(
         columns: names from the settings, which may differ in letter case.
         path: the file, for messages.
         text_optional: do not require a text column.
-        needs_label: require a label or a score column.
+        answer_fields: fields such as `label` and `score`, a column of one of which is required.
 
     Raises:
         Fault: if a required column is missing, or several differ from a name in letter case only.
@@ -135,8 +141,8 @@ def match_columns(
     missing = sorted(field for field, column in mapping.items() if column in required and field not in spelled)
     if names and missing:
         raise _missing_fault([mapping[field] for field in missing], missing, names, path)
-    if names and needs_label and not {"label", "score"} & spelled.keys():
-        fields = [field for field in ("label", "score") if field in mapping][:1] or ["label"]
+    if names and answer_fields and not set(answer_fields) & spelled.keys():
+        fields = [field for field in answer_fields if field in mapping][:1] or [*answer_fields][:1]
         raise _missing_fault([mapping.get(field, field) for field in fields], fields, names, path)
     return columns.model_copy(update=spelled)
 

@@ -22,6 +22,7 @@ from moe.data.formats.writers import RowWriter, open_writer
 from moe.data.schema import DataSettings, Duplicate, Record, Reject, Row, TaskSettings
 from moe.data.splitting.settings import SPLITS
 from moe.data.validation import INVALID_SCORES, UNKNOWN_LABEL, Result, label_names, split_of, validate_records
+from moe.kinds.multi_label import holds_several
 from moe.kinds.registry import task_kind
 
 _BATCH = 1024
@@ -276,7 +277,7 @@ def check_counts(
         raise Fault(
             f"at most {data.max_rejected:.1%} rejected rows in {path}",
             f"{counts.rejected_share:.1%}, {bad} of {counts.rows + counts.duplicates + bad}: {_common(counts.reasons)}",
-            _reject_remedy(counts.reasons, rejected),
+            _reject_remedy(counts.reasons, task, rejected),
         )
     if fault := groups.above(path, data.max_rejected, rejected):
         raise fault
@@ -312,8 +313,10 @@ def row_faults(path: Path, task: TaskSettings, data: DataSettings, inspect: str,
     return []
 
 
-def _reject_remedy(reasons: Counter[str], rejected: str) -> str:
+def _reject_remedy(reasons: Counter[str], task: TaskSettings, rejected: str) -> str:
     if 2 * sum(reasons[reason] for reason in INVALID_SCORES) > reasons.total():
+        if not task_kind(task.kind).has_labels:
+            return f"see {rejected}, then scale the scores to -1 (negative) to 1 (positive)"
         return (
             f"see {rejected}; if the scores are no polarities, ignore them with `columns: {{score: null}}`, or fix them"
         )
@@ -325,11 +328,15 @@ def _label_fault(counts: IngestCounts, path: Path, task: TaskSettings, rejected:
     unknown = [repr(name) for name in names]
     hidden = len(counts.unknown_labels) - _MAX_SHOWN_LABELS
     more = f" and {hidden} more" if hidden > 0 else ""
-    remedy = f"map them with `label_map: {{{unknown[0]}: {nearest_label(names[0], task.labels)}}}`"
+    known = [*task.labels, *task.label_map]
+    remedy = ""
+    if not task_kind(task.kind).is_set and any(holds_several(name, known) for name in counts.unknown_labels):
+        remedy = "if a row may have several labels, set `kind: multi_label`; else "
+    remedy += f"map them with `label_map: {{{unknown[0]}: {nearest_label(names[0], task.labels)}}}`"
     if not task_kind(task.kind).is_set:
         remedy += ", or label rows by score with `columns: {label: null}` and score_cuts"
     return Fault(
-        f"labels among {', '.join([*task.labels, *task.label_map])} in {path}",
+        f"labels among {', '.join(known)} in {path}",
         f"{', '.join(unknown)}{more} in {counts.reasons[UNKNOWN_LABEL]} rows",
         f"{remedy}; see {rejected}",
     )

@@ -135,7 +135,7 @@ def format_summary(report: TaskReport) -> str:
         removed += f"; {report.outside} rows in an embargo or outside the periods left out"
     if report.other_side:
         removed += f"; {report.other_side} rows whose text the file's split also holds out"
-    sizes = ", ".join(f"{name} {size.rows} ({_list(size.labels)})" for name, size in report.splits.items())
+    sizes = ", ".join(f"{name} {size.rows}{_list(size.labels)}" for name, size in report.splits.items())
     periods = ", ".join(f"{name} {first[:10]} to {last[:10]}" for name, (first, last) in (report.periods or {}).items())
     return (
         f"{report.task} ({report.domain}) from {report.file}: {report.rows} rows, "
@@ -145,7 +145,8 @@ def format_summary(report: TaskReport) -> str:
 
 
 def _list(labels: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in labels.items())
+    """The numbers of rows by label in brackets; empty without labels."""
+    return f" ({', '.join(f'{name} {count}' for name, count in labels.items())})" if labels else ""
 
 
 def _fingerprint(key: Mapping[str, Json], split: str) -> str:

@@ -219,7 +219,8 @@ def inspect_file(
     for _ in rows:
         pass
     warnings = [*map(str, columns.faults(path, limit)), *columns.notes(path, limit)]
-    if note := missing_label_note(read_column_names(path, task.columns.required(), task.format), task.columns, path):
+    names = read_column_names(path, task.columns.required(), task.format)
+    if task_kind(task.kind).has_labels and (note := missing_label_note(names, task.columns, path)):
         warnings.append(note)
     return FileProfile(
         format=describe_format(path, task.columns, task.format),
@@ -283,8 +284,9 @@ def _labels_in_file(value: object, task: TaskSettings) -> list[str]:
 
 
 def _count_records(records: Iterable[Record], task: TaskSettings, counts: _Counts) -> Iterator[Record]:
+    has_labels = task_kind(task.kind).has_labels
     for record in records:
-        for label in _labels_in_file(record.values.get("label"), task):
+        for label in _labels_in_file(record.values.get("label"), task) if has_labels else ():
             if not record.error and (label in counts.labels or len(counts.labels) < _MAX_LABELS):
                 counts.labels[label] += 1
         origin = str(record.values.get(ORIGIN_COLUMN) or ORIGINAL)

@@ -74,7 +74,7 @@ class TaskSettings(Settings):
         CLASSES,
         description="`classes`: one label per row; `multi_label`: any number of labels, in one cell with `;` or `|` "
         "between them or as a list, and an empty cell is a row without any of them; `ordinal`: one label per row, and "
-        "`labels` are ordered from low to high",
+        "`labels` are ordered from low to high; `score`: a score per row and no labels",
     )
     label_map: dict[str, str] = Field(
         {},
@@ -113,6 +113,12 @@ class TaskSettings(Settings):
         return frozenset(self.only or ()) | (QUESTION_COLUMNS if self.ask is not None else frozenset())
 
     @property
+    def answer_fields(self) -> tuple[str, ...]:
+        """Fields of which a row has one at least; empty for plain text, and for questions to a language model."""
+        kind = task_kind(self.kind)
+        return kind.answer_fields if self.ask is None and (self.labels or not kind.has_labels) else ()
+
+    @property
     def has_target(self) -> bool:
         """Whether the task's rows name a target, an entity of the text that the label is about."""
         return self.columns.target is not None
@@ -130,14 +136,6 @@ class TaskSettings(Settings):
         return ask
 
     @model_validator(mode="after")
-    def _check_labels(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels: expected each label once, not {', '.join(self.labels)}")
-        if unknown := sorted(set(self.label_map.values()) - set(self.labels)):
-            raise ValueError(f"label_map: {', '.join(unknown)} not among labels ({', '.join(self.labels)})")
-        return self
-
-    @model_validator(mode="after")
     def _check_kind(self) -> Self:
         if self.kind == CLASSES:
             return self
@@ -145,8 +143,30 @@ class TaskSettings(Settings):
             raise ValueError(f"kind: {problem}")
         if self.ask is not None:
             raise ValueError(f"kind: a question to a language model (`ask`) has the kind classes, not {self.kind}")
-        if self.score_cuts is not None and task_kind(self.kind).is_set:
+        if self.score_cuts is not None and not task_kind(self.kind).has_class_weights:
             raise ValueError(f"kind: score_cuts makes classes of scores, not labels of the kind {self.kind}: remove it")
+        if not task_kind(self.kind).has_labels:
+            self._check_score_alone()
+        return self
+
+    def _check_score_alone(self) -> None:
+        """Check the settings of a task without labels."""
+        if self.label_map:
+            raise ValueError(f"kind: label_map maps labels, and a task of the kind {self.kind} has none: remove it")
+        if self.columns.label not in (Columns().label, None):
+            raise ValueError(
+                f"kind: columns.label is {self.columns.label}, but a task of the kind {self.kind} reads no labels: "
+                "remove it, or name the column of the scores with columns.score"
+            )
+        if self.columns.score is None:
+            raise ValueError(f"kind: a task of the kind {self.kind} needs columns.score, the column of its scores")
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels: expected each label once, not {', '.join(self.labels)}")
+        if unknown := sorted(set(self.label_map.values()) - set(self.labels)):
+            raise ValueError(f"label_map: {', '.join(unknown)} not among labels ({', '.join(self.labels)})")
         return self
 
     @model_validator(mode="after")

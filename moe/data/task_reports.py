@@ -26,7 +26,7 @@ class SplitSize:
     Args:
         rows: their number.
         labels: number of rows by label; `(none)` counts those without an answer, and `(no label)` those of a
-            multi-label task whose answer is the empty set.
+            multi-label task whose answer is the empty set; empty for a task with a score alone.
     """
 
     rows: int
@@ -35,7 +35,9 @@ class SplitSize:
 
 def count_answers(codes: np.ndarray, labels: Sequence[str], kind: Kind) -> dict[str, int]:
     """Return the numbers of rows by label, as a report states them, from the codes of their answers (N,)."""
-    counts = {}
+    counts: dict[str, int] = {}
+    if not task_kind(kind).has_labels:
+        return counts
     if unanswered := int((codes < 0).sum()):
         counts[NO_ANSWER] = unanswered
     counts |= dict(zip(labels, task_kind(kind).label_counts(codes, len(labels)).tolist(), strict=True))

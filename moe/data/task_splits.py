@@ -47,7 +47,8 @@ def split_task(
 ) -> tuple[SplitRows, RemovedRows]:
     """Split the rows, remove near duplicates across splits, and cap the splits; also return the number removed."""
     codes, own = np.array(counts.labels, dtype=np.int64), np.array(counts.splits, dtype=np.int64)
-    labels = task_kind(task.kind).strata(codes, len(task.labels))  # (N,), what rows are stratified by
+    scores = np.array(rows["score"][:], dtype=np.float64)  # (N,), NaN without one
+    labels = task_kind(task.kind).strata(codes, len(task.labels), scores)  # (N,), what rows are stratified by
     sides, apart = _split_sides(rows, counts, labels, own, task)
     if apart:
         _check_remaining(_rows_in_file(own, task), sides, labels, task, path)

@@ -130,8 +130,8 @@ def _to_row(record: Record, task: TaskSettings) -> Row:
     _reject_if_later(row, task)
     if task.ask is not None:
         return _with_question(row, record, task)
-    if task.labels and label is None and score is None:
-        raise _InvalidRecord("no label and no score")
+    if task.answer_fields:
+        _reject_if(task_kind(task.kind).check_answer(label, score))
     return row
 
 

@@ -22,7 +22,8 @@ from moe.distill.request import (
     uncovered_fault,
 )
 from moe.inference.load import LoadOptions, load
-from moe.inference.predictor import Predictor, Scores
+from moe.inference.predictor import Predictor
+from moe.inference.windows import Scores
 from moe.kinds.registry import task_kind
 from moe.runs.model_ref import ModelRef
 
@@ -68,7 +69,10 @@ class OwnTeacher(Teacher):
         tasks = {
             name: task
             for name, task in spec.tasks.items()
-            if task.domain in trained and not task.target and not task_kind(task.kind).is_set
+            if task.domain in trained
+            and not task.target
+            and task_kind(task.kind).has_labels
+            and not task_kind(task.kind).is_set
         }
         matrices = {name: label_matrix(task.labels, request.labels, self._mapping) for name, task in tasks.items()}
         candidates = [name for name, matrix in matrices.items() if covers(matrix)]
@@ -90,6 +94,7 @@ class OwnTeacher(Teacher):
     ) -> SoftLabels:
         spec = self._predictor.spec.tasks[task]
         scores = self._predictor.score(texts, None if pin is None else [pin] * len(texts))
+        assert spec.head is not None  # its labels were compared with the request's
         own = softmax(scores.logits[spec.head][:, list(spec.columns)])  # (N, L)
         probabilities = to_task_labels(own, matrix)  # (N, K)
         return SoftLabels(probabilities, _polarity(scores, own, spec.labels) if request.scored else no_scores(len(own)))

@@ -17,8 +17,8 @@ from moe.data.sampler import subsample_per_domain
 from moe.drift.reference import DriftFeatures, Reference, StateDistribution, write_reference
 from moe.evaluation.test_sets import load_run_rows
 from moe.inference.load_mixture import load_mixture
-from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import Scores
 from moe.runs.locking import writes_run_and_model
 from moe.runs.model_ref import resolve
 from moe.runs.workspace import Workspace

@@ -73,14 +73,15 @@ def compare(
         scores.append(_scores_by_task(evaluated))
         del model, predictor  # free the memory before the next one is loaded
     pairs = {task: (predictions, sides[1][task]) for task, predictions in sides[0].items()}
-    if not pairs:
+    compared = {task: _compare_scores(scores[0][task], scores[1][task]) for task in scores[0] if task in scores[1]}
+    if not pairs and not compared:
         raise Fault("labelled rows of tasks that both models have", "none", "use other rows with --data or --domain")
     return Comparison(
         a=str(models[0]),
         b=str(models[1]),
         tasks={task: _compare_pairs([pair]) for task, pair in pairs.items()},
-        mean=_compare_pairs(list(pairs.values())),
-        scores={task: _compare_scores(scores[0][task], scores[1][task]) for task in scores[0] if task in scores[1]},
+        mean=_compare_pairs(list(pairs.values())) if pairs else None,
+        scores=compared,
         not_compared={
             "a": [task for task in first.tasks if task not in common],
             "b": [task for task in second.tasks if task not in common],
@@ -184,17 +185,24 @@ def comparison_view(report: Comparison) -> RenderableType:
     table = Table(header_style="bold")
     for name in ("task", "metric", "A", "B", "A − B,\npoints", "95 %", "McNemar's\np", "verdict"):
         table.add_column(name, justify="left" if name in ("task", "metric", "verdict") else "right")
-    for task, comparison in [*report.tasks.items(), ("mean", report.mean)]:
+    means = [] if report.mean is None else [("mean", report.mean)]
+    for task, comparison in [*report.tasks.items(), *means]:
         p = _format_probability(comparison.mcnemar_p)
         table.add_row(task, METRIC_TITLES["accuracy"], *_cells(comparison.accuracy, p))
         table.add_row("", METRIC_TITLES["macro_f1"], *_cells(comparison.macro_f1, ""), end_section=True)
-    header = Text(f"A: {report.a}\nB: {report.b}\n{report.mean.rows} rows predicted by both")
+    rows = "" if report.mean is None else f"\n{report.mean.rows} rows predicted by both"
+    header = Text(f"A: {report.a}\nB: {report.b}{rows}")
     not_compared = [
         Text(f"not compared, because only {side.upper()} has them: {', '.join(tasks)}")
         for side, tasks in report.not_compared.items()
         if tasks
     ]
-    return Group(header, table, *([_scores_view(report.scores)] if report.scores else []), *not_compared)
+    return Group(
+        header,
+        *([table] if report.tasks else []),
+        *([_scores_view(report.scores)] if report.scores else []),
+        *not_compared,
+    )
 
 
 def _scores_view(scores: Mapping[str, Mapping[str, MetricDifference]]) -> Table:

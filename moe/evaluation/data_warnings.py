@@ -91,10 +91,10 @@ def file_warnings(path: Path, task: TaskSettings | None = None, name: str | None
     """
     if _size(path) > MAX_CHECKED_BYTES:
         return []
-    if task is None or (not task.labels and name is None):
+    if task is None or (not task.answer_fields and name is None):
         task = _settings_of(path, task or TaskSettings())
     name = path.stem if name is None else name
-    if task is None or not task.labels:
+    if task is None or not task.answer_fields:
         return []
     with tempfile.TemporaryDirectory() as folder, suppress_output():
         try:

@@ -15,14 +15,14 @@ from moe.evaluation.calibration.conformal import label_set_report
 from moe.evaluation.calibration.label_thresholds import choose_thresholds
 from moe.evaluation.calibration.temperature import TaskLogits
 from moe.evaluation.evaluation_files import write_evaluation, write_per_expert
-from moe.evaluation.metrics import classification, label_metrics, metric_intervals
+from moe.evaluation.metrics import classification, concordance, label_metrics, metric_intervals
 from moe.evaluation.results import score_metrics
 from moe.evaluation.rows import LabelledRow, PredictedRow, iter_chunks, true_label
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.load_mixture import load_mixture
-from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import Scores
 from moe.kinds.registry import task_kind
 from moe.model.mixture import Mixture
 from moe.model.mode import RoutingChoice, RoutingMode
@@ -31,6 +31,7 @@ from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics
 from moe.runs import layout
 from moe.runs.locking import writes_run
 from moe.runs.model_ref import resolve
+from moe.runs.selection_metric import CCC, MEAN_OF_TASKS
 from moe.runs.workspace import Workspace
 from router.routing_stats import Usage
 
@@ -84,9 +85,12 @@ def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dic
     Returns:
         `accuracy` and `macro_f1`, averaged over tasks, the same for each task as `TASK_…`, for a task whose rows all
         get the same label its index as `TASK_only_label`, and for a model with a router the domain accuracy as
-        `routing`.
+        `routing`. With tasks that have a score alone, `ccc`, averaged over them, and for each `TASK_ccc`; without other
+        tasks there are no label metrics, and with them `mean_of_tasks`, the mean over tasks of macro-F1 or CCC.
     """
     metrics: dict[str, float] = {}
+    scored = score_pairs_by_task(evaluated, model.labels)
+    concordances = {task: float(concordance(*pairs)) for task, pairs in scored.items()}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
         labelled, kind = [row for row in task_rows if row.true is not None], model.labels.kind(task)
         if task_kind(kind).is_set and labelled:
@@ -99,7 +103,13 @@ def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dic
             metrics[f"{task}{ONLY_LABEL}"] = float(model.labels.tasks[task].index(predicted.pop()))
     for name in ("accuracy", "macro_f1"):
         values = [value for key, value in metrics.items() if key.endswith(f"_{name}")]
-        metrics[name] = float(np.mean(values)) if values else 0.0
+        if values or not concordances:
+            metrics[name] = float(np.mean(values)) if values else 0.0
+    if concordances:
+        metrics |= {f"{task}_{CCC.name}": value for task, value in concordances.items()}
+        metrics[CCC.name] = float(np.mean(list(concordances.values())))
+        if values:
+            metrics[MEAN_OF_TASKS.name] = float(np.mean([*values, *concordances.values()]))
     if model.active_expert is None and model.gate is not None:
         metrics["routing"] = routing_report(evaluated, model).accuracy
     return metrics
@@ -262,6 +272,17 @@ def ranked_probabilities(rows: Sequence[PredictedRow]) -> np.ndarray | None:
     if not task_kind(rows[0].masked.kind).is_set:
         return None
     return np.stack([row.masked.probabilities for row in rows])  # (N, K)
+
+
+def score_pairs_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """True and predicted scores, (N,) each, of the rows of each task with a score alone."""
+    pairs = {}
+    for task, own in group_by_task([row for row in rows if row.row["task"] in space.score_tasks], space).items():
+        known = [row for row in own if row.row["score"] is not None and row.masked.polarity is not None]
+        if known:
+            true = np.array([row.row["score"] for row in known], dtype=np.float64)  # (N,)
+            pairs[task] = true, np.array([row.masked.polarity for row in known], dtype=np.float64)  # (N,)
+    return pairs
 
 
 def task_scores(rows: Sequence[PredictedRow]) -> ScoreMetrics | None:

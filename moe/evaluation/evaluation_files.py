@@ -37,6 +37,8 @@ def write_per_expert(folder: Path, predictor: TorchPredictor, rows: Sequence[Pre
     if predictor.mode.active_expert is not None or len(predictor.model.bank.routed_experts) < 2:
         raise Fault("a mixture of several experts for --per-expert", "one expert", "remove --per-expert")
     labelled = [row for row in rows if row.true is not None]
+    if not labelled:
+        raise Fault("rows with a label for --per-expert", "rows with scores alone", "remove --per-expert")
     texts, tasks = [row.row["text"] for row in labelled], [row.row["task"] for row in labelled]
     targets = [row.row["target"] for row in labelled]
     with open_writer(folder / layout.PER_EXPERT) as writer:

@@ -17,7 +17,14 @@ from moe.results.metrics import LabelMetrics, ScoreMetrics
 
 SCORE_DRAWS, SCORE_BLOCK = 1_000, 2_000_000
 """Resamples for an interval of a score metric, and the most scores that are drawn at once."""
-SCORE_METRICS = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "Spearman", "cosine": "cosine"}
+SCORE_METRICS = {
+    "mse": "MSE",
+    "mae": "MAE",
+    "ccc": "CCC",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "cosine": "cosine",
+}
 """Metrics of polarity scores in the order of tables, with their titles."""
 
 
@@ -65,7 +72,8 @@ def regression(true: np.ndarray, predicted: np.ndarray) -> ScoreMetrics:
         predicted: (N,).
 
     Returns:
-        the metrics; `cosine` is that of SemEval-2017 task 5. A correlation with a constant is None.
+        the metrics; `cosine` is that of SemEval-2017 task 5, `ccc` the concordance of `concordance`. A correlation or a
+        cosine with a constant is None.
     """
     metrics = _defined_metrics(true, predicted)
     if (mse := metrics["mse"]) is not None:
@@ -119,6 +127,12 @@ def score_differences(true: np.ndarray, first: np.ndarray, second: np.ndarray) -
     }
 
 
+def resampled_concordance(true: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the CCC of predictions (N,) minus that of others, and the same for every resample (SCORE_DRAWS,)."""
+    ours, theirs = (draws["ccc"] for draws in _resampled_metrics(true, first, second))  # (SCORE_DRAWS,) each
+    return float(concordance(true, first) - concordance(true, second)), ours - theirs
+
+
 def _defined_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
     """Metrics of scores (N,), None where undefined."""
     values = {name: float(value[0]) for name, value in _score_metrics(true[None], predicted[None]).items()}
@@ -130,10 +144,31 @@ def _score_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndar
     return {
         "mse": np.square(true - predicted).mean(-1),
         "mae": np.abs(true - predicted).mean(-1),
+        "ccc": concordance(true, predicted),
         "pearson": _cosine(_centered(true), _centered(predicted)),
         "spearman": _cosine(_centered(rankdata(true, axis=-1)), _centered(rankdata(predicted, axis=-1))),
         "cosine": _cosine(true, predicted),
     }
+
+
+def concordance(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Concordance correlation coefficient (Lin, 1989): 2 cov / (var + var' + (mean − mean')²).
+
+    It is at most the correlation, and lower if the predictions have another mean or another spread than the scores.
+
+    Args:
+        true: (…, N), N ≥ 1.
+        predicted: (…, N).
+
+    Returns:
+        (…,), −1 to 1: 0 if either side is constant, 1 if both sides are the same constant.
+    """
+    first, second = _centered(true), _centered(predicted)  # (…, N) each
+    spread = np.square(first).mean(-1) + np.square(second).mean(-1)  # (…,)
+    distance = spread + np.square(true.mean(-1) - predicted.mean(-1))  # (…,)
+    covariance = 2 * (first * second).mean(-1)  # (…,)
+    ccc: np.ndarray = np.divide(covariance, distance, out=np.ones(distance.shape), where=distance > 0)
+    return ccc
 
 
 def _centered(values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from moe.model.mixture import Mixture
 from moe.model.mode import Routing
 
 TOLERANCE = 0.001
-"""How much worse than soft routing a cheaper one may be: in macro-F1 (.1 point), log loss and calibration error."""
+"""How much worse than soft routing a cheaper one may be: in macro-F1 (.1 point), CCC, log loss, calibration error."""
 CHEAPEST_FIRST: tuple[Routing, ...] = ("hard", "pruned", "soft")
 MIN_SAVING = 0.8
 """Share of what hard routing skips that pruned routing has to skip: texts that keep several experts cost no less."""
@@ -39,10 +39,11 @@ def decide_routing(model: Mixture, rows: Dataset, template: str, max_length: int
     count = 0
     for routing in ("soft", "pruned", "hard") if gate.settings.prune else ("soft", "hard"):
         predictor = TorchPredictor(model, template, max_length, routing)
-        labelled = [row for row in evaluate_rows(predictor, rows) if row.true is not None]
-        if not labelled:
+        evaluated = evaluate_rows(predictor, rows)
+        count = sum(row.true is not None for row in evaluated)
+        if not count:
             return None
-        figures[routing], count = _figures(labelled, predictor), len(labelled)
+        figures[routing] = _figures(evaluated, predictor)
     saves = "pruned" in figures and figures["pruned"].skipped >= MIN_SAVING * figures["hard"].skipped
     cheaper = [name for name in CHEAPEST_FIRST if name != "pruned" or saves]
     choice = next(name for name in cheaper if _is_as_good(figures[name], figures["soft"]))
@@ -60,8 +61,10 @@ def _figures(rows: Sequence[PredictedRow], predictor: TorchPredictor) -> Routing
         )
         losses.append(calibration.log_loss)
         errors.append(calibration.ece)
+    metrics = validation_metrics(rows, model)
     return RoutingFigures(
-        macro_f1=validation_metrics(rows, model)["macro_f1"],
+        macro_f1=metrics["macro_f1"],
+        ccc=metrics.get("ccc"),
         log_loss=float(np.mean(losses)),
         ece=float(np.mean(errors)),
         skipped=predictor.skipped_share,
@@ -71,6 +74,7 @@ def _figures(rows: Sequence[PredictedRow], predictor: TorchPredictor) -> Routing
 def _is_as_good(routing: RoutingFigures, soft: RoutingFigures) -> bool:
     return (
         routing.macro_f1 >= soft.macro_f1 - TOLERANCE
+        and (routing.ccc is None or soft.ccc is None or routing.ccc >= soft.ccc - TOLERANCE)
         and routing.log_loss <= soft.log_loss + TOLERANCE
         and routing.ece <= soft.ece + TOLERANCE
     )

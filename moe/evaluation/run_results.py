@@ -23,8 +23,8 @@ from moe.evaluation.evaluation_files import write_evaluation
 from moe.evaluation.results import ModelResult, TaskResult, label_result
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
 from moe.evaluation.rows import LabelledRow, PredictedRow
-from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import Scores
 from moe.report.conclusions import OWN_EXPERT, POOLED
 from moe.results.evaluation import RoutingReport
 from moe.runs.best import best_model

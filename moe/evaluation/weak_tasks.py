@@ -188,7 +188,8 @@ def _still_improving(finished: FinishedStage, task: str) -> bool:
         return history[-1] > max(history[:-1])
     log = read_trajectory(finished.work.logs(finished.name))
     loss = np.array([]) if log is None else log.values("classes" if "classes" in log.names else "loss")
+    loss = loss[np.isfinite(loss)]  # a batch without labelled rows has no class loss
     quarter = len(loss) // 4
     if not quarter:
         return False
-    return bool(np.nanmean(loss[-quarter:]) < _FALLING * np.nanmean(loss[-2 * quarter : -quarter]))
+    return bool(np.mean(loss[-quarter:]) < _FALLING * np.mean(loss[-2 * quarter : -quarter]))

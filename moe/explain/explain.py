@@ -20,6 +20,7 @@ from moe.inference.torch_predictor import TorchPredictor
 from moe.kinds.registry import task_kind
 
 STEPS = 64
+SCORE_NAME = "score"
 ONE_EXPERT = "a single expert makes the prediction, so nothing is routed"
 FIXED = "the gates are constant, so no word affects the routing"
 
@@ -32,7 +33,8 @@ class WordWeight:
         word: as written in the text.
         start: offset of its first character in the text.
         end: offset after its last character.
-        weight: in log-odds (natural logarithm); positive supports the label or expert, negative opposes it.
+        weight: in log-odds (natural logarithm); positive supports the label or expert, negative opposes it. Of a score,
+            in units of the score; positive raises it.
     """
 
     word: str
@@ -43,12 +45,12 @@ class WordWeight:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Word attributions for one label, or for one expert.
+    """Word attributions for one label, for a score, or for one expert.
 
     Args:
-        of: the label or the expert.
+        of: the label or the expert; `SCORE_NAME` for the score of a task with a score alone.
         words: in the order of the text, without truncated ones.
-        value: log-odds of the label (or of the expert's soft routing weight) for this text.
+        value: log-odds of the label (or of the expert's soft routing weight), or the score, for this text.
         blank: the same for the text with every word replaced by the blank token.
         delta: sum of the words' weights minus (`value` − `blank`); near 0 if there were enough steps.
     """
@@ -66,13 +68,15 @@ class ExpertAlone:
 
     Args:
         share: soft routing weight of the expert, 0 to 1.
-        label: of its prediction.
-        probability: of the label, 0 to 1.
+        label: of its prediction; None for a task with a score alone.
+        probability: of the label, 0 to 1; likewise.
+        score: of a task with a score alone, −1 to 1.
     """
 
     share: float
-    label: str
-    probability: float
+    label: str | None
+    probability: float | None
+    score: float | None = field(default=None, metadata=OMIT_NONE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Explanation:
     Args:
         text: as given.
         answer: the row that `moe infer` returns: label, probabilities, polarity, routing weights and so on.
-        why: attributions for the label, of a multi-label task for the most probable one.
+        why: attributions for the label, of a multi-label task for the most probable one; or for the score.
         router: attributions for the expert with the largest routing weight, or None.
         unrouted: why `router` is None.
         alone: prediction of each expert on its own.
@@ -131,13 +135,17 @@ def explain(
     (prediction,) = predict_texts([text], predictor, domain, task, [target])
     tokenization = tokenize_text(predictor, text, target)
     path = build_paths(predictor, [tokenization], domain)
-    label = torch.tensor([prediction.most_probable], device=path.ids.device)  # (1,)
-    attributions = integrate(predictor, path, partial(label_log_odds, predictor, prediction.task, label), steps)
+    if prediction.has_labels:
+        label, of = prediction.most_probable, prediction.labels[prediction.most_probable]
+        index = torch.tensor([label], device=path.ids.device)  # (1,)
+        attributions = integrate(predictor, path, partial(label_log_odds, predictor, prediction.task, index), steps)
+    else:
+        of, attributions = SCORE_NAME, integrate(predictor, path, partial(_score, predictor), steps)
     router, unrouted = _explain_routing(predictor, path, tokenization, prediction, steps)
     return Explanation(
         text=text,
         answer=to_row(prediction, predictor.model.bank.routed_experts),
-        why=_to_attribution(prediction.labels[prediction.most_probable], tokenization, attributions),
+        why=_to_attribution(of, tokenization, attributions),
         router=router,
         unrouted=unrouted,
         alone=_experts_alone(predictor, text, prediction),
@@ -179,8 +187,16 @@ def label_log_odds(
 ) -> Tensor:
     """Log-odds (N,) of one of the task's labels for each text, with `labels` (B,) repeated over N = steps · B rows."""
     out, spec = predictor.model(ids, mask, allowed=allowed, mode=predictor.mode), predictor.spec.tasks[task]
+    assert spec.head is not None
     logits = out.logits[spec.head].float()[:, list(spec.columns)] / predictor.temperature(task)  # (N, K)
     return task_kind(spec.kind).log_odds(logits, labels.repeat(len(ids) // len(labels)))  # (N,)
+
+
+def _score(predictor: TorchPredictor, ids: Tensor, mask: Tensor, allowed: Tensor | None) -> Tensor:
+    """Output of the polarity head (N,)."""
+    polarity: Tensor | None = predictor.model(ids, mask, allowed=allowed, mode=predictor.mode).polarity
+    assert polarity is not None  # `Predictor.check` refuses a model without the head
+    return polarity.float()
 
 
 def _expert_log_odds(
@@ -235,5 +251,7 @@ def _experts_alone(predictor: TorchPredictor, text: str, prediction: Prediction)
     weights = dict(zip(predictor.model.bank.routed_experts, prediction.routing_weights.tolist(), strict=True))
     return {
         name: ExpertAlone(share=weights[name], label=alone.label, probability=alone.confidence)
+        if alone.has_labels
+        else ExpertAlone(share=weights[name], label=None, probability=None, score=alone.polarity)
         for name, (alone,) in predictions.items()
     }

@@ -248,7 +248,12 @@ def add_texts(
 
 
 def task_labels(predictor: TorchPredictor, task: str) -> Labels:
-    """Return a task's labels, in the order of the probabilities of its predictions."""
+    """Return a task's labels, in the order of the probabilities of its predictions.
+
+    Raises:
+        Fault: if the task has a score alone.
+    """
+    predictor.spec.require_labels(task, "a lexicon")
     return predictor.spec.tasks[task].labels
 
 

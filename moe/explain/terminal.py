@@ -20,13 +20,15 @@ STRONG = 0.2
 MAX_DELTA = 0.05
 """Completeness error, in log-odds or as a share of the explained difference, above which more steps are advised."""
 
+LOG_ODDS = "log-odds"
 NO_LABEL = "no label"
 """Shown for the empty set of labels of a multi-label task."""
 
 
 def explanation_view(explanation: Explanation) -> RenderableType:
     """Everything that `moe explain` prints for one text."""
-    tables = [_attribution_table(explanation.why, f"words for {explanation.why.of}")]
+    unit = "score" if explanation.answer["confidence"] is None else LOG_ODDS
+    tables = [_attribution_table(explanation.why, f"words for {explanation.why.of}", unit)]
     if explanation.router:
         tables.append(_attribution_table(explanation.router, f"words for expert {explanation.router.of}"))
     parts: list[RenderableType] = [
@@ -40,8 +42,10 @@ def explanation_view(explanation: Explanation) -> RenderableType:
 
 def _headline(explanation: Explanation) -> Text:
     answer = explanation.answer
-    label = f"abstained (best guess {explanation.why.of})" if answer["label"] is None else answer["label"] or NO_LABEL
     target = "" if explanation.target is None else f", for {explanation.target}"
+    if answer["confidence"] is None:
+        return Text(f"score {answer['polarity']:+.2f}", style="bold").append(f", task {answer['task']}{target}")
+    label = f"abstained (best guess {explanation.why.of})" if answer["label"] is None else answer["label"] or NO_LABEL
     polarity = "" if answer["polarity"] is None else f", polarity {answer['polarity']:+.2f}"
     return Text(f"{label}", style="bold").append(
         f" {answer['confidence']:.3f}{polarity}, task {answer['task']}{target}"
@@ -61,11 +65,11 @@ def _is_strong(word: WordWeight, words: Sequence[WordWeight]) -> bool:
     return abs(word.weight) >= STRONG * max(abs(other.weight) for other in words)
 
 
-def _attribution_table(attribution: Attribution, title: str) -> Table:
+def _attribution_table(attribution: Attribution, title: str, unit: str = LOG_ODDS) -> Table:
     """The words with the largest weights, in the order of the text, each with a bar."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 1, 0, 0))
     table.add_column("word", overflow="fold")
-    table.add_column("log-odds", justify="right")
+    table.add_column(unit, justify="right")
     table.add_column("")
     shown = sorted(attribution.words, key=lambda word: -abs(word.weight))[:SHOWN_WORDS]
     for word in sorted(shown, key=lambda word: word.start):
@@ -86,9 +90,14 @@ def _expert_table(explanation: Explanation) -> Table:
         table.add_column(name, justify="right" if name in ("routing weight", "probability") else "left")
     predicted = explanation.answer["label"] if "labels" in explanation.answer else explanation.why.of
     for name, alone in sorted(explanation.alone.items(), key=lambda item: -item[1].share):
+        if alone.score is not None:
+            table.add_row(name, f"{alone.share:.1%}", f"{alone.score:+.2f}", "–")
+            continue
         differs = alone.label != predicted
         label = Text((alone.label or NO_LABEL) + (" ≠" if differs else ""), style="bold" if differs else "")
-        table.add_row(name, f"{alone.share:.1%}", label, f"{alone.probability:.3f}")
+        table.add_row(
+            name, f"{alone.share:.1%}", label, "–" if alone.probability is None else f"{alone.probability:.3f}"
+        )
     return table
 
 
@@ -96,13 +105,17 @@ def _is_inaccurate(attribution: Attribution) -> bool:
     return abs(attribution.delta) > max(MAX_DELTA * abs(attribution.value - attribution.blank), MAX_DELTA)
 
 
+def _meaning(explanation: Explanation) -> str:
+    """What the marks of words mean."""
+    if explanation.answer["confidence"] is None:
+        return "Bold words raise the score, underlined ones lower it."
+    return f"Bold words support {explanation.why.of}, underlined ones oppose it."
+
+
 def _remarks(explanation: Explanation) -> list[str]:
     attributions = [attribution for attribution in (explanation.why, explanation.router) if attribution]
     deltas = ", ".join(f"{attribution.of} {attribution.delta:+.3f}" for attribution in attributions)
-    lines = [
-        f"Bold words support {explanation.why.of}, underlined ones oppose it. "
-        f"In the blank text every word is {explanation.blank}."
-    ]
+    lines = [f"{_meaning(explanation)} In the blank text every word is {explanation.blank}."]
     lines += [f"Completeness error after {explanation.steps} steps: {deltas}."]
     lines += ["The error is large: raise --steps."] if any(map(_is_inaccurate, attributions)) else []
     lines += [f"No words for the routing: {explanation.unrouted}."] if explanation.unrouted else []

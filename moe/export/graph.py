@@ -37,9 +37,9 @@ from moe.inference.graph.spec import (
     GraphSpec,
     RoutedParts,
 )
-from moe.inference.predictor import Scores
 from moe.inference.rows import Row
 from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
+from moe.inference.windows import Scores
 from moe.model.backbone import BackboneSettings, weight_files
 from moe.model.mode import Routing
 from moe.runs.versions import package_versions

@@ -55,6 +55,8 @@ class MixtureGraph(nn.Module):
         out = self.model(input_ids, attention_mask, allowed=allowed)
         outputs = {}
         for task, task_spec in self.spec.tasks.items():
+            if task_spec.head is None:  # the polarity is its score
+                continue
             logits = out.logits[task_spec.head][:, list(task_spec.columns)].float()  # (B, K)
             kind = task_kind(task_spec.kind)
             outputs[f"probabilities/{task}"] = kind.probabilities_of_tensor(logits / task_spec.temperature)  # (B, K)

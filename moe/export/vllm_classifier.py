@@ -61,7 +61,8 @@ class ExportedClassifiers:
 def write_classifiers(
     out: Path, source: ExportSource, specs: Sequence[AdapterSpec], overwrite: bool
 ) -> ExportedClassifiers:
-    """Write one subfolder per expert and task, all of them atomically; tasks about a target are left out.
+    """Write one subfolder per expert and task, all of them atomically; tasks about a target, or with a score alone, are
+    left out.
 
     Raises:
         Fault: if the model computes something that a sequence classifier of its family does not, no task is left, the
@@ -72,7 +73,8 @@ def write_classifiers(
     chosen = [(adapter, task) for adapter in specs for task in _tasks_of(adapter, source, spec)]
     if not chosen:
         names = ", ".join(adapter.name for adapter in specs)
-        raise Fault("an expert with a head for a task about whole texts", names, "export the experts of the domains")
+        expected = "an expert with a class head for a task about whole texts"
+        raise Fault(expected, f"{names}, without one", "export the experts of such domains, or use --to onnx")
     with atomic_folder(out, overwrite) as temporary:
         return ExportedClassifiers([_write(temporary, source, adapter, task, spec) for adapter, task in chosen])
 
@@ -111,12 +113,12 @@ def _has_plain_head(backbone: PreTrainedModel) -> bool:
 
 
 def _tasks_of(adapter: AdapterSpec, source: ExportSource, spec: InferenceSpec) -> list[str]:
-    """The tasks of an adapter: those of its expert's domain; of a merge or a shared expert, all."""
+    """The tasks of an adapter with labels: those of its expert's domain; of a merge or a shared expert, all."""
     if heads_for(source.model, adapter) is None:
         return []
     domains = [domain.name for domain in spec.domains if adapter.name in domain.experts]
     tasks = [task for domain in domains for task in spec.tasks_of(domain)] or list(spec.tasks)
-    return [task for task in tasks if not spec.tasks[task].target]
+    return [task for task in tasks if spec.tasks[task].labels and not spec.tasks[task].target]
 
 
 def _write(out: Path, source: ExportSource, adapter: AdapterSpec, task: str, spec: InferenceSpec) -> ExportedClassifier:
@@ -145,6 +147,7 @@ def _head(source: ExportSource, adapter: AdapterSpec, task: str, spec: Inference
     heads = heads_for(source.model, adapter)
     assert heads is not None
     own: TaskInferenceSpec = spec.tasks[task]
+    assert own.head is not None
     weight: Tensor = heads.state_dict()[f"{spec.heads[own.head]}.1.weight"]  # (L, D)
     return weight[list(own.columns)] / own.temperature
 

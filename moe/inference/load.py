@@ -18,6 +18,7 @@ from moe.inference.batches import CPU_TOKEN_BUDGET, chunk_size_for
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.graph.spec import GRAPH_FOLDER
 from moe.inference.predictor import Predictor
+from moe.model.cpu_features import is_cpu_fast_in_bfloat16
 from moe.model.mode import RoutingChoice
 from moe.runs.model_ref import ModelRef
 
@@ -30,7 +31,7 @@ Runtime = Literal["auto", "onnx", "int8", "torch"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 ROUTINGS: tuple[RoutingChoice, ...] = get_args(RoutingChoice)
 LARGE_FILE = 1_000_000
-"""Bytes of a file of texts from which PyTorch in bfloat16 makes up for its slower start, on a CPU with AMX."""
+"""Bytes of a file of texts from which PyTorch makes up for its slower start, on a CPU that is fast in bfloat16."""
 FIXED = ("trunk_depth", "pooling", "dropout")
 """Backbone settings that a trained model does not change: the first two are those of its weights, the third is only for
 training."""
@@ -109,7 +110,7 @@ def _load(ref: ModelRef, options: LoadOptions, backbones: "BackbonePool | None")
             remedy = "use --runtime torch, or remove --set"
             raise Fault("no --set for a graph, whose settings are fixed", options.sets[0], remedy)
         return _load_onnx(ref, options, _read_calibration(ref, options))
-    if options.runtime == "torch" or options.sets or has_gpu() or (options.large and has_amx()):
+    if options.runtime == "torch" or options.sets or has_gpu() or (options.large and is_cpu_fast_in_bfloat16()):
         return load_torch(ref, options, backbones)
     if not (ref.folder / GRAPH_FOLDER).is_dir():
         return load_torch(ref, options, backbones)
@@ -254,11 +255,3 @@ def _gpu_devices() -> list[Path]:
         *Path("/dev").glob("nvidia[0-9]*"),
         *(path for path in map(Path, ("/dev/kfd", "/dev/dxg")) if path.exists()),
     ]
-
-
-def has_amx() -> bool:
-    """Whether the CPU has AMX, with which PyTorch computes in bfloat16 at more than twice the speed of fp32."""
-    try:
-        return " amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False

@@ -18,36 +18,9 @@ from moe.inference.batches import chunk_size_for
 from moe.inference.calibration import Calibration, check_calibrated
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
+from moe.inference.windows import Scores
 from moe.kinds.registry import task_kind
 from moe.model.mode import Routing, RoutingChoice
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Model outputs for texts, before a task is selected.
-
-    Args:
-        logits: (B, K) by head.
-        polarity: (B,), -1 to 1; None for a model without a polarity head.
-        routing_weights: (B, E), soft routing weights.
-        truncated: (B,), whether a part of the text was not read.
-        states: (B, D), pooled hidden states, if requested.
-        target_truncated: (B,), whether the target was cut (`moe.data.text_checks.target_limit`); None without targets.
-        windows: (B,), number of windows in which each text was read; None for one each.
-        unfamiliar: (B,), whether the text, or more than half of its windows, is far from the training texts of every
-            domain; None for a router without prototypes.
-        tokens: (B,), number of tokens that were read, special tokens and all windows included; None if not counted.
-    """
-
-    logits: dict[str, np.ndarray]
-    polarity: np.ndarray | None
-    routing_weights: np.ndarray
-    truncated: np.ndarray
-    states: np.ndarray | None = None
-    target_truncated: np.ndarray | None = None
-    windows: np.ndarray | None = None
-    unfamiliar: np.ndarray | None = None
-    tokens: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +29,10 @@ class Prediction:
 
     Args:
         task: the task that the labels belong to.
-        labels: its K labels.
+        labels: its K labels; none for a task with a score alone.
         probabilities: (K,); of a multi-label task, one of each label by itself.
-        polarity: -1 to 1; None if the model has no polarity head and the labels have no sign.
+        polarity: -1 to 1, the score of a task with a score alone; None if the model has no polarity head and the labels
+            have no sign.
         routing_weights: (E,), soft routing weights.
         entropy: normalized entropy of the routing weights, 0 to 1.
         truncated: whether a part of the text was not read.
@@ -101,8 +75,13 @@ class Prediction:
         return tuple(np.flatnonzero(task_kind(self.kind).chosen(self.probabilities, self.thresholds)).tolist())
 
     @property
+    def has_labels(self) -> bool:
+        """Whether the task has labels; otherwise `polarity` is its score."""
+        return task_kind(self.kind).has_labels
+
+    @property
     def label(self) -> str:
-        """The most probable label; of a multi-label task all predicted labels with `;` between them."""
+        """The most probable label; of a multi-label task all predicted labels with `;` between them; empty without."""
         return task_kind(self.kind).join([self.labels[i] for i in self.chosen])
 
     @property
@@ -112,7 +91,10 @@ class Prediction:
 
     @property
     def confidence(self) -> float:
-        """Probability of the most probable label; of a multi-label task the product of those of all its decisions."""
+        """Probability of the most probable label; of a multi-label task the product of those of all its decisions.
+
+        It is 1 for a task with a score alone, which decides nothing; what reports confidences reports none for it.
+        """
         return float(task_kind(self.kind).confidence(self.probabilities, self.thresholds))
 
 
@@ -260,8 +242,21 @@ class Predictor(ABC):
             self.calibration.require_routing(self.routing)
         for kind in (target,) if target is not None else (False, True):
             for name in self._answering_tasks(task, domain, kind):
+                self._check_score_task(name, named=task is not None)
                 self._abstains(name, confidence=1.0)
                 self._select_labels(name, np.ones(len(self.spec.tasks[name].labels)))
+
+    def _check_score_task(self, task: str, named: bool) -> None:
+        """Check that a task with a score alone can be answered; only if it was named, that no label is decided."""
+        if task not in self.spec.score_tasks:
+            return
+        if self.spec.polarity is None:
+            remedy = "choose another task, or a mixture"
+            raise Fault(f"a model with a polarity head for task {task}", "one trained without scores", remedy)
+        if named and self.abstain is not None:
+            self.spec.require_labels(task, "abstention")
+        if named and self.label_sets:
+            self.spec.require_labels(task, "label sets")
 
     def _answering_tasks(self, task: str | None, domain: str | None, target: bool) -> list[str]:
         """The tasks that may answer a request."""
@@ -286,7 +281,9 @@ class Predictor(ABC):
 
     def _to_prediction(self, scores: Scores, row: int, task: str, entropy: float) -> Prediction | NonFiniteScores:
         spec = self.spec.tasks[task]
-        logits = scores.logits[spec.head][row][list(spec.columns)].astype(np.float64)  # (K,)
+        logits = np.zeros(0)  # (K,)
+        if spec.head is not None:
+            logits = scores.logits[spec.head][row][list(spec.columns)].astype(np.float64)  # (K,)
         outputs = {"logits": logits, "routing weights": scores.routing_weights[row]}
         outputs |= {} if scores.polarity is None else {"polarity": scores.polarity[row]}
         outputs |= {} if scores.states is None else {"states": scores.states[row]}
@@ -324,14 +321,14 @@ class Predictor(ABC):
         return None if fitted is None else np.array([fitted[label] for label in self.spec.tasks[task].labels])
 
     def _abstains(self, task: str, confidence: float) -> bool | None:
-        """Whether a confidence is below the task's threshold; None without abstention."""
-        if self.calibration is None or self.abstain is None:
+        """Whether a confidence is below the task's threshold; None without abstention, and for a score alone."""
+        if self.calibration is None or self.abstain is None or task in self.spec.score_tasks:
             return None
         return confidence < self.calibration.threshold(task, self.abstain)
 
     def _select_labels(self, task: str, probabilities: np.ndarray) -> tuple[str, ...] | None:
-        """The conformal set of a text with these probabilities (K,); None without label sets."""
-        if self.calibration is None or not self.label_sets:
+        """The conformal set of a text with these probabilities (K,); None without label sets, and for a score alone."""
+        if self.calibration is None or not self.label_sets or task in self.spec.score_tasks:
             return None
         spec = self.spec.tasks[task]
         if task_kind(spec.kind).is_set:

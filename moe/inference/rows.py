@@ -14,11 +14,12 @@ class PredictionRow(TypedDict):
 
     Args:
         label: the label, of a multi-label task all predicted labels with `;` between them; None if the predictor
-            abstained.
+            abstained, and for a task with a score alone.
         labels: of a multi-label task, the predicted labels; None if the predictor abstained.
-        probabilities: of each label, 0 to 1.
-        polarity: −1 to 1; None if the model has none for the task.
-        confidence: largest probability; of a multi-label task the product of the probabilities of all its decisions.
+        probabilities: of each label, 0 to 1; empty for a task with a score alone.
+        polarity: −1 to 1, the score of a task with a score alone; None if the model has none for the task.
+        confidence: largest probability; of a multi-label task the product of the probabilities of all its decisions;
+            None for a task with a score alone.
         experts: routing weight of each expert, 0 to 1.
         routing_entropy: of the routing weights, in nats.
         truncated: whether the text was cut.
@@ -36,7 +37,7 @@ class PredictionRow(TypedDict):
     labels: NotRequired[list[str] | None]
     probabilities: dict[str, float]
     polarity: float | None
-    confidence: float
+    confidence: float | None
     experts: dict[str, float]
     routing_entropy: float
     truncated: bool

@@ -20,14 +20,18 @@ class TaskInferenceSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    labels: tuple[str, ...] = Field(description="in the order of its probabilities")
+    labels: tuple[str, ...] = Field(description="in the order of its probabilities; none for a task with a score alone")
     domain: str
-    head: str = Field(description="its classification head, a key of `heads`")
+    head: str | None = Field(description="its classification head, a key of `heads`; null: the polarity head alone")
     columns: tuple[int, ...] = Field(description="indices of its labels' logits in the head's output")
     temperature: float = Field(description="divisor of the logits; 1 without calibration")
     sign: tuple[str, str] | None = Field(description="its negative and its positive label, if there are any")
     target: bool = Field(False, description="whether it asks for the sentiment towards a target in the text")
-    kind: Kind = Field(CLASSES, description="`multi_label`: probabilities are sigmoids, not a softmax, of the logits")
+    kind: Kind = Field(
+        CLASSES,
+        description="`multi_label`: probabilities are sigmoids, not a softmax, of the logits; "
+        "`score`: the polarity is the answer, and there are no probabilities",
+    )
     thresholds: tuple[float, ...] | None = Field(
         None, description="of a multi-label task, probability from which each label is predicted; none: 0.5"
     )
@@ -89,6 +93,27 @@ class InferenceSpec(BaseModel):
     def has_sets(self) -> bool:
         """Whether a task predicts any number of labels."""
         return any(task_kind(task.kind).is_set for task in self.tasks.values())
+
+    @property
+    def score_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks with a score alone."""
+        return tuple(name for name, task in self.tasks.items() if not task_kind(task.kind).has_labels)
+
+    def require_labels(self, task: str, use: str) -> None:
+        """Check that a task has labels.
+
+        Args:
+            use: what needs them, for the message.
+
+        Raises:
+            Fault: if it has a score alone; it lists the tasks with labels.
+        """
+        if task in self.score_tasks:
+            labelled = [name for name in self.tasks if name not in self.score_tasks]
+            remedy = (
+                f"choose one of {', '.join(labelled)}" if labelled else "use moe infer, or /v1/predict of the service"
+            )
+            raise Fault(f"a task with labels for {use}", f"{task}, which has a score alone", remedy)
 
     @property
     def trained_domains(self) -> tuple[DomainInferenceSpec, ...]:

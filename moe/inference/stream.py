@@ -137,11 +137,12 @@ def predict_or_fail(
 def to_row(prediction: Prediction, experts: Sequence[str]) -> PredictionRow:
     """A prediction as plain JSON values."""
     labels, weights = prediction.labels, prediction.routing_weights
+    no_label = prediction.abstained or not prediction.has_labels
     row: PredictionRow = {
-        "label": None if prediction.abstained else prediction.label,
+        "label": None if no_label else prediction.label,
         "probabilities": {k: round(float(p), 6) for k, p in zip(labels, prediction.probabilities, strict=True)},
         "polarity": None if prediction.polarity is None else round(prediction.polarity, 6),
-        "confidence": round(prediction.confidence, 6),
+        "confidence": round(prediction.confidence, 6) if prediction.has_labels else None,
         "experts": {name: round(float(weight), 6) for name, weight in zip(experts, weights, strict=True)},
         "routing_entropy": round(prediction.entropy, 6),
         "truncated": prediction.truncated,

@@ -20,12 +20,9 @@ from moe.data.collator import encode_windows, long_targets
 from moe.data.polarity import find_sign
 from moe.inference.batches import BATCH_OVERHEAD, CPU_TOKEN_BUDGET, FOLD_TOKENS, batch_by_tokens, plan_batches
 from moe.inference.calibration import Calibration
-from moe.inference.predictor import (
-    Predictor,
-    Scores,
-)
+from moe.inference.predictor import Predictor
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
-from moe.inference.windows import first_windows, scores_of_windows
+from moe.inference.windows import Scores, first_windows, scores_of_windows
 from moe.kinds.registry import task_kind
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture
@@ -46,7 +43,7 @@ def build_inference_spec(
         calibration: its temperatures; without one, they are 1.
     """
     space, trained = model.labels, model.trained_domains
-    tasks = {task: _task_spec(space, task, calibration) for task in space.head_by_task}
+    tasks = {task: _task_spec(space, task, calibration) for task in space.tasks}
     domains = tuple(
         DomainInferenceSpec(
             name=domain.name,
@@ -74,8 +71,8 @@ def build_inference_spec(
 
 def _task_spec(space: LabelSpace, task: str, calibration: Calibration | None) -> TaskInferenceSpec:
     """Build the inference specification of a task: labels in the order of its head, those of sets in the task's own."""
-    head, kind = space.head_by_task[task], space.kind(task)
-    names = space.heads[head]
+    head, kind = space.head_by_task.get(task), space.kind(task)
+    names = () if head is None else space.heads[head]
     labels = space.tasks[task] if task_kind(kind).is_set else [label for label in names if label in space.tasks[task]]
     thresholds = calibration.thresholds(task) if calibration else None
     return TaskInferenceSpec(

@@ -1,10 +1,37 @@
 """Long texts in windows: which windows are read, and the scores of a text from those of its windows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from moe.inference.predictor import Scores
+
+@dataclass(frozen=True)
+class Scores:
+    """Model outputs for texts, before a task is selected.
+
+    Args:
+        logits: (B, K) by head.
+        polarity: (B,), -1 to 1; None for a model without a polarity head.
+        routing_weights: (B, E), soft routing weights.
+        truncated: (B,), whether a part of the text was not read.
+        states: (B, D), pooled hidden states, if requested.
+        target_truncated: (B,), whether the target was cut (`moe.data.text_checks.target_limit`); None without targets.
+        windows: (B,), number of windows in which each text was read; None for one each.
+        unfamiliar: (B,), whether the text, or more than half of its windows, is far from the training texts of every
+            domain; None for a router without prototypes.
+        tokens: (B,), number of tokens that were read, special tokens and all windows included; None if not counted.
+    """
+
+    logits: dict[str, np.ndarray]
+    polarity: np.ndarray | None
+    routing_weights: np.ndarray
+    truncated: np.ndarray
+    states: np.ndarray | None = None
+    target_truncated: np.ndarray | None = None
+    windows: np.ndarray | None = None
+    unfamiliar: np.ndarray | None = None
+    tokens: np.ndarray | None = None
 
 
 def first_windows(text_index: np.ndarray, limit: int | None) -> np.ndarray:

@@ -27,10 +27,24 @@ class TaskKind(ABC):
     """Whether `losses.classes`, `losses.focal`, `losses.smoothing` and `losses.rdrop` apply to its rows."""
     is_set: ClassVar[bool] = False
     """Whether an answer is a set of labels."""
+    has_labels: ClassVar[bool] = True
+    """Whether rows have labels, for which the task has a class head; else they have a score alone."""
+
+    answer_fields: ClassVar[tuple[str, ...]] = ("label", "score")
+    """Fields of `columns` of which the file needs one at least."""
 
     def check_labels(self, labels: Sequence[str]) -> str | None:
         """Return what is wrong with the labels of a task of this kind; None if nothing is."""
         return None
+
+    def check_answer(self, label: int | None, score: float | None) -> str | None:
+        """Return why a row without a usable answer is rejected; None if it has one.
+
+        Args:
+            label: code of its labels, None without any.
+            score: its score, None without one.
+        """
+        return "no label and no score" if label is None and score is None else None
 
     @abstractmethod
     def cell_values(self, value: object) -> Sequence[object]:
@@ -57,12 +71,13 @@ class TaskKind(ABC):
         return None if code < 0 else self.join([labels[i] for i in self.decode(code)])
 
     @abstractmethod
-    def strata(self, codes: np.ndarray, classes: int) -> np.ndarray:
+    def strata(self, codes: np.ndarray, classes: int, scores: np.ndarray) -> np.ndarray:
         """Return by what rows are stratified (N,): the index of a label of each row, K if it has none, −1 for code −1.
 
         Args:
             codes: answers (N,).
             classes: number of labels of the task (K).
+            scores: of the rows (N,), NaN without one; what rows without labels are stratified by.
         """
 
     @abstractmethod

@@ -42,7 +42,7 @@ class Classes(TaskKind):
         """The name itself."""
         return (answer,)
 
-    def strata(self, codes: np.ndarray, classes: int) -> np.ndarray:
+    def strata(self, codes: np.ndarray, classes: int, scores: np.ndarray) -> np.ndarray:
         """The label of each row."""
         return codes
 

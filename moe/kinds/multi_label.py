@@ -22,6 +22,19 @@ DEFAULT_THRESHOLD = 0.5
 """Probability from which a label is predicted, if no threshold was fitted."""
 
 
+def holds_several(name: str, known: Sequence[str]) -> bool:
+    """Whether the text of a label cell is a list, or has separators between parts of which one at least is known.
+
+    Args:
+        name: the cell as text.
+        known: labels of the task, as its file names them.
+    """
+    if name.startswith("[") and name.endswith("]"):
+        return True
+    parts = [part.strip() for part in _SEPARATORS.split(name)]
+    return len(parts) > 1 and not set(known).isdisjoint(parts)
+
+
 class MultiLabel(TaskKind):
     """Any number of labels per row; the code of an answer is the sum of 2^k over the indices k of its labels."""
 
@@ -62,7 +75,7 @@ class MultiLabel(TaskKind):
         """The names between `;`."""
         return tuple(answer.split(SEPARATOR)) if answer else ()
 
-    def strata(self, codes: np.ndarray, classes: int) -> np.ndarray:
+    def strata(self, codes: np.ndarray, classes: int, scores: np.ndarray) -> np.ndarray:
         """The rarest label of each row, which a split has to share first (Sechidis et al., 2011)."""
         members = self.members(codes, classes)  # (N, K)
         counts = np.where(members, members.sum(0), len(codes) + 1)  # (N, K)

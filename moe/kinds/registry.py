@@ -5,8 +5,9 @@ from moe.kinds.base import TaskKind
 from moe.kinds.classes import Classes
 from moe.kinds.multi_label import MultiLabel
 from moe.kinds.ordinal import Ordinal
+from moe.kinds.score import Score
 
-_KINDS: dict[Kind, TaskKind] = {kind.name: kind for kind in (Classes(), MultiLabel(), Ordinal())}
+_KINDS: dict[Kind, TaskKind] = {kind.name: kind for kind in (Classes(), MultiLabel(), Ordinal(), Score())}
 
 
 def task_kind(name: Kind = CLASSES) -> TaskKind:

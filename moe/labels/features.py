@@ -15,8 +15,9 @@ from experts.errors import Fault, check_choice
 from moe.console import info, progress_bar
 from moe.inference.finite import NonFiniteScores
 from moe.inference.per_expert import predict_per_expert
-from moe.inference.predictor import Prediction, Scores
+from moe.inference.predictor import Prediction
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import Scores
 from moe.labels.training_texts import find_trained_texts
 from moe.model.mode import RoutingMode
 from moe.runs.model_ref import ModelRef

@@ -22,7 +22,7 @@ from moe.labels.classifier import ClassifierInputs, fit_classifier, word_vectors
 from moe.labels.features import FeatureChoice, choose_features, compute_features, expert_probabilities
 from moe.labels.review import ReviewRow, review_table
 from moe.labels.review_file import check_review_file, write_review_file
-from moe.labels.rows import LabelColumn, label_set, read_label_column
+from moe.labels.rows import LabelColumn, check_label_task, label_set, read_label_column
 from moe.labels.selection import DEFAULT, Strategy, select
 from moe.runs.model_ref import ModelRef
 
@@ -100,6 +100,7 @@ def propose_rows(
         fresh = _unlabelled_texts(column)  # (N,)
         predictor = load_torch(ref, options)
         predictor.check(task, None, source.has_target)
+        check_label_task(predictor.spec, task, routed=True)
         column = column.for_model(predictor.spec, task)
         rows, known = column.select(fresh), column.select(column.labelled)
         labels, scored = _score_rows(predictor, ref, rows, known, task, features, quiet)

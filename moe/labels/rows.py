@@ -108,7 +108,9 @@ def read_label_column(source: TextSource, label: str, *, needs_label: bool = Fal
     columns = Columns(text=source.columns.text, target=source.columns.target, label=label, score=None)
     lines, ids, texts, targets, labels = [], [], [], [], []
     rejected = Counter[str]()
-    for record in read_records(file, columns, text_format=source.text_format, needs_label=needs_label):
+    for record in read_records(
+        file, columns, text_format=source.text_format, answer_fields=("label", "score") if needs_label else ()
+    ):
         values = record.values
         target = None if is_blank(values.get("target")) else values["target"]
         problem = record.error or text_problem(values.get("text")) or (target and target_problem(target))
@@ -124,6 +126,23 @@ def read_label_column(source: TextSource, label: str, *, needs_label: bool = Fal
         reasons = ", ".join(f"{reason} ({count})" for reason, count in rejected.most_common(_SHOWN))
         raise Fault(f"rows with a text in {file}", f"none: {reasons}" if reasons else "none", "use another file")
     return LabelColumn(file, lines, ids, texts, targets, labels, dict(rejected))
+
+
+def check_label_task(spec: InferenceSpec, task: str | None, *, routed: bool) -> None:
+    """Check that a model answers a file's texts with labels.
+
+    Args:
+        task: name of the task; None leaves it open.
+        routed: whether the router then chooses among all tasks; else those with a score alone are left out.
+
+    Raises:
+        Fault: if the task, or one that may be chosen, has a score alone.
+    """
+    if task is not None:
+        spec.require_labels(task, "labelling")
+    elif spec.score_tasks and (routed or len(spec.score_tasks) == len(spec.tasks)):
+        found = f"none, and {spec.score_tasks[0]} has a score alone"
+        raise Fault("--task with a task that has labels", found, "name one, or use a model with labels")
 
 
 def label_set(spec: InferenceSpec, task: str | None, values: Sequence[str | None]) -> Labels:

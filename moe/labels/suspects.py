@@ -17,7 +17,7 @@ from moe.labels.features import FeatureChoice, FeatureSource, choose_features, c
 from moe.labels.out_of_fold import FOLDS, check_folds, out_of_fold_probabilities
 from moe.labels.review import ReviewRow, review_table
 from moe.labels.review_file import check_review_file, write_review_file
-from moe.labels.rows import LabelColumn, label_set, read_label_column
+from moe.labels.rows import LabelColumn, check_label_task, label_set, read_label_column
 from moe.runs.model_ref import ModelRef
 
 _DIGITS = 6
@@ -88,6 +88,7 @@ def find_suspects(
     with target.lock():
         predictor = load_torch(ref, options)
         predictor.check(task, None, source.has_target)
+        check_label_task(predictor.spec, task, routed=False)
         rows = column.select(column.labelled).for_model(predictor.spec, task)
         labels = label_set(predictor.spec, task, rows.labels)
         codes = rows.codes(labels)  # (N,)

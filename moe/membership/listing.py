@@ -175,7 +175,7 @@ def experts_table(listed: ExpertList) -> RenderableType:
             f"{expert.weights:,}",
             expert.trained,
             expert.sha256[:12],
-            "\n".join(f"{task}: {', '.join(labels)}" for task, labels in expert.tasks.items()),
+            "\n".join(f"{task}: {', '.join(labels) or 'a score'}" for task, labels in expert.tasks.items()),
         )
     return table
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from experts.domain import Domain, LabelSpace
+from experts.domain import SCORE, Domain, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import CONFIG, ExpertFolder, read_expert
 from experts.locks import run_lock
@@ -41,7 +41,7 @@ from moe.model.heads import Heads, MixedHeads, head_key
 from moe.model.mixture import Mixture
 from moe.runs.locking import new_folder_lock
 from moe.runs.recovery import recover_run
-from moe.runs.selection_metric import MACRO_F1, PERPLEXITY
+from moe.runs.selection_metric import CCC, MACRO_F1, PERPLEXITY
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import labelled_data
 from moe.training.job import NewExpertScope
@@ -261,8 +261,9 @@ def _new_expert_scope(before: StoredMixture, model: Mixture, added: str, run: Ru
         heads = (f"experts.{added}.",)
     elif run.stages.adapt_heads and isinstance(model.heads, Heads):
         old_tasks = LabelSpace.from_domains(list(before.domains.values())).tasks
-        used = {model.labels.head_by_task[task] for task in old_tasks}
+        used = {model.labels.head_by_task.get(task) for task in old_tasks}
         heads = tuple(f"classes.{head_key(name)}." for name in model.labels.heads if name not in used)
+        heads += () if before.card.polarity else ("polarity.",)
     return NewExpertScope(heads, experts)
 
 
@@ -342,5 +343,6 @@ def _figures(before: Mapping[str, float], after: Mapping[str, float], card: Mixt
     if card.language:
         keys = {domain.name: f"{PERPLEXITY.name}_{domain.name}" for domain in card.domains}
     else:
-        keys = {task: f"{task}_{MACRO_F1.name}" for domain in card.domains for task in domain.tasks}
+        metrics = {task: CCC if kind == SCORE else MACRO_F1 for d in card.domains for task, kind in d.kinds.items()}
+        keys = {task: f"{task}_{metrics.get(task, MACRO_F1).name}" for d in card.domains for task in d.tasks}
     return {name: MetricChange(before.get(key), after[key]) for name, key in keys.items() if key in after}

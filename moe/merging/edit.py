@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experts.adapter import read_adapter_config
 from experts.cards import EXPERTS
-from experts.domain import Domain, LabelSpace
+from experts.domain import SCORE, Domain, LabelSpace
 from experts.errors import Fault
 from experts.expert_io import ExpertFolder, read_adapter
 from experts.lora import LayerMap
@@ -103,7 +103,8 @@ def with_expert(before: StoredMixture, new_expert: ExpertFolder, domain: Domain)
         *(extended if known is old else known for known in card.domains),
         *(() if old else (extended,)),
     )
-    return _set_expert(replace(before, card=card.model_copy(update={"domains": domains})), new_expert, new_expert.name)
+    changes = {"domains": domains, "polarity": card.polarity or SCORE in base.kinds.values()}
+    return _set_expert(replace(before, card=card.model_copy(update=changes)), new_expert, new_expert.name)
 
 
 def with_swapped_expert(before: StoredMixture, name: str, new_expert: ExpertFolder) -> StoredMixture:

@@ -134,7 +134,7 @@ def check_same_settings(
         "template": (expert.card.template, template),
         "heads.kind": (expert.card.head_kind, heads.kind),
         "language": (expert.card.language, language),
-    } | ({"heads.bias": (expert.has_head_bias, heads.bias)} if expert.heads else {})
+    } | ({} if expert.has_head_bias is None else {"heads.bias": (expert.has_head_bias, heads.bias)})
     for key, (value, expected) in pairs.items():
         if value != expected:
             raise Fault(

@@ -3,6 +3,7 @@
 import torch
 
 from experts.errors import Fault
+from moe.model.cpu_features import is_cpu_fast_in_bfloat16
 
 
 def choose_device(name: str) -> torch.device:
@@ -33,11 +34,8 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than fp32: most GPUs, and CPUs with AMX.
-
-    AVX-512-BF16 alone is slower than fp32, as measured on an Intel Xeon without AMX.
-    """
+    """Whether the device multiplies bfloat16 faster than fp32: most GPUs, CPUs with AMX, and AMD's from Zen 4 on."""
     if device.type == "cuda":
         supported: bool = torch.cuda.is_bf16_supported()
         return supported
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or is_cpu_fast_in_bfloat16())

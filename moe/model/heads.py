@@ -256,7 +256,7 @@ class LabelTables:
 
     Args:
         heads: head names, in order.
-        head_of: (tasks,), index into `heads`.
+        head_of: (tasks,), index into `heads`; −1 for a task with a score alone.
         masks: by head (tasks, K) bool, rows of False for tasks of other heads.
     """
 
@@ -271,13 +271,14 @@ class LabelTables:
         masks = {
             head: torch.tensor(
                 [
-                    labels.mask(task) if labels.head_by_task[task] == head else (False,) * len(names)
+                    labels.mask(task) if labels.head_by_task.get(task) == head else (False,) * len(names)
                     for task in labels.tasks
                 ]
             ).reshape(len(labels.tasks), len(names))
             for head, names in labels.heads.items()
         }
-        return cls(heads, torch.tensor([heads.index(labels.head_by_task[task]) for task in labels.tasks]), masks)
+        used = [labels.head_by_task.get(task) for task in labels.tasks]
+        return cls(heads, torch.tensor([-1 if head is None else heads.index(head) for head in used]), masks)
 
     def labelled_rows(self, head: str, task: Tensor, label: Tensor) -> Tensor:
         """Return (B,) bool: which rows, given by task and label (B,), have a label of this head."""
@@ -286,6 +287,10 @@ class LabelTables:
     def rows_of_head(self, head: str, task: Tensor) -> Tensor:
         """Return (B,) bool: which rows, given by task (B,), are of a task with this head."""
         return (self.head_of.to(task.device)[task.clamp(min=0)] == self.heads.index(head)) & (task >= 0)
+
+    def rows_with_score_alone(self, task: Tensor) -> Tensor:
+        """Return (B,) bool: which rows, given by task (B,), are of a task without a head."""
+        return (self.head_of.to(task.device)[task.clamp(min=0)] < 0) & (task >= 0)
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:

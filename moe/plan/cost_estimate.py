@@ -189,7 +189,7 @@ def _write_copy(work: Workspace, source: Path, domain: Domain, name: str, scale:
     """Write an expert of a domain with the weights of another one, scaled so that all of them differ."""
     expert, space = read_expert(source), work.run.label_space()
     assert expert.card is not None
-    heads = dict.fromkeys(space.head_by_task[task] for task in domain.tasks)
+    heads = dict.fromkeys(space.head_by_task[task] for task in domain.tasks if task in space.head_by_task)
     card = expert.card.model_copy(
         update={
             "name": name,

@@ -22,7 +22,7 @@ from moe.results.training import LossRow, RunReport, StageRow
 from moe.runs.findings import read_findings
 from moe.runs.layout import REPORT
 from moe.runs.reader import RunLogs, read_run, run_labels
-from moe.runs.selection_metric import MACRO_F1, selection_metric_of
+from moe.runs.selection_metric import selection_title, selection_value
 
 PAGE_FILE, JSON_FILE, CARD_FILE = "index.html", "report.json", "card.md"
 COST = "cost"
@@ -172,14 +172,21 @@ def _render_page(
 
 
 def _stage_table(rows: Sequence[StageRow], several: bool) -> ReportTable:
-    metric = selection_metric_of(rows)
-    header = ["stage", "steps", "epochs", "best step", f"validation {metric.title}", "seconds", "with evaluations"]
+    header = [
+        "stage",
+        "steps",
+        "epochs",
+        "best step",
+        f"validation {selection_title(rows)}",
+        "seconds",
+        "with evaluations",
+    ]
     cells = [
         [
             row.stage + ("" if row.finished else " (not finished)"),
             str(row.steps),
             *format_cells((row.epochs, ".2f"), (row.kept_step, ".0f")),
-            *format_cells((row.macro_f1 if metric is MACRO_F1 else row.perplexity, metric.format_spec)),
+            *format_cells(selection_value(row)),
             *format_cells((row.seconds, ",.1f"), (row.wall_seconds, ",.1f")),
             *format_cells((row.seconds_per_step, ".3f"), (row.peak_mib, ",.0f")),
         ]

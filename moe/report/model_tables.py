@@ -28,7 +28,8 @@ def model_tables(runs: Sequence[RunLogs], report: TrainingReport) -> Iterator[Re
         suffix = f" of {run.label}" if len(runs) > 1 else ""
         models = validation_metrics(run)
         of_mixtures = {model: tasks.pop(MEAN) for model, tasks in models.items() if MEAN in tasks}
-        yield from _task_metrics_tables(f"of the mixtures on validation rows{suffix}", models, of_mixtures)
+        metrics = METRICS | {"ccc": "CCC"}  # of tasks with a score alone
+        yield from _task_metrics_tables(f"of the mixtures on validation rows{suffix}", models, of_mixtures, metrics)
     if rows := report.measured:
         header = ["model", "rows", "routing", "accuracy", "macro-F1", "domain accuracy"]
         cells = [
@@ -44,11 +45,14 @@ def model_tables(runs: Sequence[RunLogs], report: TrainingReport) -> Iterator[Re
 
 
 def _task_metrics_tables(
-    rows_of: str, models: FiguresByModel, means: Mapping[str, MetricFields]
+    rows_of: str,
+    models: FiguresByModel,
+    means: Mapping[str, MetricFields],
+    metrics_by_name: Mapping[str, str] = METRICS,
 ) -> Iterator[ReportTable]:
     """Yield a table for each metric, with a row per task and their mean last, and a column per model."""
     tasks = list(dict.fromkeys(task for metrics in models.values() for task in metrics))
-    for name, title in METRICS.items():
+    for name, title in metrics_by_name.items():
         rows = [task for task in tasks if any(figure(metrics, task, name) is not None for metrics in models.values())]
         if not rows:
             continue
@@ -72,6 +76,13 @@ def _metric_cell(metrics: MetricFields | None, name: str) -> str:
     interval = metrics.interval(name)
     spread = f"\n±{(interval[1] - interval[0]) / 2:.3f}".replace("0.", ".") if interval else ""
     return f"{value:.3f}{spread}"
+
+
+def scores_tables(title: str, scores: Mapping[str, MetricFields]) -> Iterator[ReportTable]:
+    """Yield a table of errors and correlations with a row per task, ± half of the 95 % interval; none without tasks."""
+    if scores:
+        cells = [[task, *(_metric_cell(its, name) for name in SCORE_COLUMNS)] for task, its in scores.items()]
+        yield ReportTable(f"{title}{HALF_INTERVALS}", ["task", *(name for name, _ in SCORE_COLUMNS.values())], cells)
 
 
 def _scores_tables(models: FiguresByModel, suffix: str) -> Iterator[ReportTable]:

@@ -26,6 +26,7 @@ from moe.report.column_blocks import SMALL_WEIGHT
 from moe.report.conclusions import describe_never_predicted
 from moe.report.data_rows import data_section
 from moe.report.label_sets import label_set_table
+from moe.report.model_tables import scores_tables
 from moe.results.ablation import VariantRow
 from moe.results.metrics import LabelMetrics, MetricFields
 from moe.runs.findings import EvaluatedRow, ExpertPredictions, Findings
@@ -86,7 +87,9 @@ def _test_metrics(findings: Findings) -> Section:
         "Each text is classified into the labels of its own task. Intervals cover the sampling of the test rows only."
     )
     title = f"{findings.model}, {report.routing_mode} routing"
-    return Section(TEST_METRICS, note, [ReportTable(title, header, rows)])
+    tables = [ReportTable(title, header, rows)] if rows else []
+    alone = {task: its for task, its in report.scores.items() if task not in report.tasks}
+    return Section(TEST_METRICS, note, [*tables, *scores_tables(f"{title}: scores alone", alone)])
 
 
 def _metrics_with_intervals(metrics: MetricFields) -> list[str]:
@@ -276,6 +279,8 @@ def _ablation_cells(row: VariantRow) -> list[str]:
 
 
 def _errors(findings: Findings) -> Section:
+    if findings.report is not None and not findings.report.tasks:
+        return Section(ERRORS, missing=["no test row has a label."])
     if not findings.rows:
         return _not_evaluated(findings, ERRORS)
     wrong = sorted((row for row in findings.rows if not row.correct), key=lambda row: -row.confidence)

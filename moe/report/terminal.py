@@ -17,7 +17,7 @@ from moe.results.evaluation import EvaluationReport, RoutingReport
 from moe.results.metrics import LabelMetrics, MetricFields, TaskFigures
 from moe.results.run import FiguresByModel
 from moe.results.training import RunReport, StageRow
-from moe.runs.selection_metric import MACRO_F1, selection_metric_of
+from moe.runs.selection_metric import selection_title, selection_value
 
 M = TypeVar("M", bound=MetricFields)
 
@@ -29,6 +29,7 @@ LONG_TEXT = 60
 SCORE_COLUMNS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     "mse": ("MSE", min),
     "mae": ("MAE", min),
+    "ccc": ("CCC", max),
     "pearson": ("Pearson", max),
     "spearman": ("Spearman", max),
     "cosine": ("cosine", max),
@@ -209,11 +210,12 @@ def _target_cell(row: Mapping[str, Any]) -> Text:
 def _answer_cells(row: Mapping[str, Any], separator: str) -> list[RenderableType]:
     weights = sorted(row["experts"].items(), key=lambda item: -item[1])
     label, windows = row["label"], row.get("windows") or 1
+    scored = row["confidence"] is None  # a score alone, which is the polarity
     marks = f"{' ✂' if row['truncated'] else ''}{f' ({windows} windows)' if windows > 1 else ''}"
     return [
         f"{row['text']}{marks}{' (unfamiliar)' if row.get('unfamiliar') else ''}",
-        _label_cell(label, row.get("labels")),
-        f"{row['confidence']:.3f}",
+        _label_cell(label, row.get("labels")) if not scored else Text("–", style="dim"),
+        "–" if scored else f"{row['confidence']:.3f}",
         "–" if row["polarity"] is None else f"{row['polarity']:+.2f}",
         separator.join(f"{name} {weight:.0%}" for name, weight in weights[:3]),
     ]
@@ -232,7 +234,8 @@ def _label_cell(label: str | None, labels: Sequence[str] | None) -> Text:
 
 def evaluation_view(report: EvaluationReport) -> RenderableType:
     """Output of `moe evaluate` for a classification run."""
-    parts: list[RenderableType] = [_metrics_table(report)]
+    title = f"{report.rows} texts, {report.routing_mode} routing, 95 % intervals"
+    parts: list[RenderableType] = [_metrics_table(report, title)] if report.tasks else [Text(title)]
     parts += [_class_table(task, metrics) for task, metrics in report.tasks.items()]
     scores = _scores_table("polarity scores, 95 % intervals", {"": report.scores})
     parts += [scores] if scores else []
@@ -242,9 +245,8 @@ def evaluation_view(report: EvaluationReport) -> RenderableType:
     return Group(*parts, routing_table(report.routing))
 
 
-def _metrics_table(report: EvaluationReport) -> Table:
+def _metrics_table(report: EvaluationReport, title: str) -> Table:
     """Build a table of accuracy and macro-F1 by task and their mean, each with its interval."""
-    title = f"{report.rows} texts, {report.routing_mode} routing, 95 % intervals"
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("task", "labels of", "accuracy", "95 %", "macro-F1", "95 %"):
         table.add_column(name, justify="left" if name in ("task", "labels of") else "right")
@@ -324,12 +326,11 @@ def stages_table(rows: Sequence[StageRow]) -> Table:
     table = Table(title="training by stage", title_justify="left", header_style="bold")
     for name in ("stage", *(("run",) if several else ())):
         table.add_column(name, overflow="fold")
-    metric = selection_metric_of(rows)
-    for name in ("steps", f"best val.\n{metric.title}", "seconds", "with\nevals", "s/step", "peak MiB"):
+    for name in ("steps", f"best val.\n{selection_title(rows)}", "seconds", "with\nevals", "s/step", "peak MiB"):
         table.add_column(name, justify="right")
     for row in rows:
         cells = format_cells(
-            (row.macro_f1 if metric is MACRO_F1 else row.perplexity, metric.format_spec),
+            selection_value(row),
             (row.seconds, ",.1f"),
             (row.wall_seconds, ",.1f"),
             (row.seconds_per_step, ".3f"),

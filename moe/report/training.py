@@ -65,6 +65,7 @@ def stage_rows(runs: Sequence[RunLogs], name: str) -> list[StageRow]:
                     macro_f1=best.get("macro_f1"),
                     accuracy=best.get("accuracy"),
                     perplexity=best.get("perplexity"),
+                    **{name: best[name] for name in ("ccc", "mean_of_tasks") if name in best},
                     seconds=float(seconds.sum()) if len(seconds) else None,
                     wall_seconds=log.wall_seconds,
                     seconds_per_step=float(np.median(seconds)) if len(seconds) else None,
@@ -110,18 +111,18 @@ def _mean_weights(log: Trajectory) -> dict[str, list[float]]:
 
 
 def validation_metrics(run: RunLogs) -> FiguresByModel:
-    """Return accuracy and macro-F1 of each mixture by task, in the order of the config, from `result.json`."""
+    """Return accuracy, macro-F1 and CCC of each mixture by task, in the order of the config, from `result.json`."""
     validation = run.result.validation if run.result else {}
     by_model = {model: metrics_by_task(metrics) for model, metrics in validation.items()}
     return {model: {task: tasks[task] for task in run.in_order(tasks)} for model, tasks in by_model.items()}
 
 
 def metrics_by_task(metrics: Mapping[str, float]) -> dict[str, TaskFigures]:
-    """Group `TASK_accuracy` and `TASK_macro_f1` by task, with the mean last, as `MEAN`."""
+    """Group `TASK_accuracy`, `TASK_macro_f1` and `TASK_ccc` by task, with the mean of the first two last, as `MEAN`."""
     tasks: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
-        for name in ("accuracy", "macro_f1"):
-            if key == name or key.endswith(f"_{name}"):
+        for name in ("accuracy", "macro_f1", "ccc"):
+            if (key == name and name != "ccc") or key.endswith(f"_{name}"):
                 tasks.setdefault(key.removesuffix(name).removesuffix("_") or MEAN, {})[name] = value
                 break
     mean = tasks.pop(MEAN, None)

@@ -95,7 +95,7 @@ class Comparison(Result):
         a: folder of the first model.
         b: folder of the second model.
         tasks: by task.
-        mean: over all tasks.
+        mean: over all tasks with labels; None without any.
         scores: by task with scores that both models predict, and by metric (`ScoreMetrics`).
         not_compared: tasks that only one of the models has.
     """
@@ -103,7 +103,7 @@ class Comparison(Result):
     a: str
     b: str
     tasks: dict[str, TaskComparison]
-    mean: TaskComparison
+    mean: OrEmpty[TaskComparison]
     scores: dict[str, dict[str, MetricDifference]]
     not_compared: dict[Side, list[str]]
 

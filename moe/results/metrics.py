@@ -104,6 +104,7 @@ class ScoreMetrics(MetricFields):
     Args:
         mse: mean squared error, 0 to 4.
         mae: mean absolute error, 0 to 2.
+        ccc: concordance correlation coefficient, −1 to 1; 0 for constant predictions of scores that differ.
         pearson: correlation, −1 to 1.
         spearman: correlation of the ranks, −1 to 1.
         cosine: cosine of the vectors of all true and all predicted scores, −1 to 1.
@@ -111,6 +112,7 @@ class ScoreMetrics(MetricFields):
         r2: share of the variance that is explained, at most 1; not computed for a single row.
         mse_interval: 95 %, over the sampling of rows.
         mae_interval: 95 %, over the sampling of rows.
+        ccc_interval: 95 %, over the sampling of rows.
         pearson_interval: 95 %, over the sampling of rows.
         spearman_interval: 95 %, over the sampling of rows.
         cosine_interval: 95 %, over the sampling of rows.
@@ -118,6 +120,7 @@ class ScoreMetrics(MetricFields):
 
     mse: float
     mae: float
+    ccc: float | None = None
     pearson: float | None = None
     spearman: float | None = None
     cosine: float | None = None
@@ -125,6 +128,7 @@ class ScoreMetrics(MetricFields):
     r2: float | None = None
     mse_interval: Bounds | None = None
     mae_interval: Bounds | None = None
+    ccc_interval: Bounds | None = None
     pearson_interval: Bounds | None = None
     spearman_interval: Bounds | None = None
     cosine_interval: Bounds | None = None
@@ -144,6 +148,8 @@ class TaskFigures(MetricFields):
     mse_interval: Bounds | None = None
     mae: float | None = None
     mae_interval: Bounds | None = None
+    ccc: float | None = None
+    ccc_interval: Bounds | None = None
     pearson: float | None = None
     pearson_interval: Bounds | None = None
     spearman: float | None = None

@@ -19,6 +19,8 @@ class StageRow(Result):
         macro_f1: of the selected evaluation, 0 to 1.
         accuracy: of the selected evaluation, 0 to 1.
         perplexity: of the selected evaluation of a language model.
+        ccc: of the selected evaluation, of tasks with a score alone, −1 to 1.
+        mean_of_tasks: of the selected evaluation, of macro-F1 and CCC, if there are tasks of both kinds.
         seconds: time of the steps only.
         wall_seconds: time of the loop, with evaluations and checkpoints.
         seconds_per_step: median time of a step.
@@ -36,6 +38,8 @@ class StageRow(Result):
     macro_f1: Number | None
     accuracy: Number | None
     perplexity: Number | None
+    ccc: Number | None = None
+    mean_of_tasks: Number | None = None
     seconds: Number | None
     wall_seconds: Number | None
     seconds_per_step: Number | None

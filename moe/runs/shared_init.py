@@ -181,7 +181,9 @@ def read_trained_expert(init: str) -> TrainedExpert:
         "backbone.pooling": card.pooling,
         "template": card.template,
         "language": card.language,
-    } | ({} if card.language else {"heads.kind": card.head_kind, "heads.bias": expert.has_head_bias})
+    }
+    settings |= {} if card.language else {"heads.kind": card.head_kind}
+    settings |= {} if expert.has_head_bias is None else {"heads.bias": expert.has_head_bias}
     origin = InitOrigin(
         source=without_folders(init), sha256=expert.digest, data_sha256=card.data_sha256, steps=card.steps
     )

@@ -86,15 +86,18 @@ class ClassifyEngine:
 
         Raises:
             RequestError: 422 if the domain or the task is unknown.
-            Fault: if the options do not fit together, the model has no task for targets or no label sets, or the target
-                accuracy cannot be reached.
+            Fault: if the options do not fit together, the model has no task for targets or no label sets, the target
+                accuracy cannot be reached, or details are requested of a task with a score alone.
         """
         spec = self.predictor.spec
         check_known_name("domain", request.domain, [domain.name for domain in spec.domains])
         check_known_name("task", request.task, list(spec.tasks))
         predictor = self.predictor.with_options(request.routing, request.abstain, request.label_sets)
         for targeted in dict.fromkeys(target is not None for _, target in request.pairs):
-            predictor.check(self._task_of(request, targeted), request.domain, targeted)
+            task = self._task_of(request, targeted)
+            if request.details and task is not None:
+                spec.require_labels(task, "an answer of labels")
+            predictor.check(task, request.domain, targeted)
 
     def _task_of(self, request: ClassifyRequest, targeted: bool) -> str | None:
         """The task that predicts a request's texts with or without a target; None leaves it to the router."""

@@ -33,16 +33,18 @@ class WordContribution(BaseModel):
     word: str
     start: int = Field(description="offset of its first character in the text, in Unicode code points")
     end: int = Field(description="offset after its last character")
-    weight: float = Field(description="in log-odds: positive supports the label or expert, negative opposes it")
+    weight: float = Field(
+        description="in log-odds: positive supports the label or expert, negative opposes it; of a score in its units"
+    )
 
 
 class TargetAttribution(BaseModel):
     """Word attributions for one label or one expert."""
 
-    of: str = Field(description="the label or the expert")
+    of: str = Field(description="the label or the expert; `score` for a task with a score alone")
     words: list[WordContribution]
-    value: float = Field(description="log-odds for this text")
-    blank: float = Field(description="log-odds for the text with every word replaced by the blank token")
+    value: float = Field(description="log-odds, or the score, for this text")
+    blank: float = Field(description="the same for the text with every word replaced by the blank token")
     delta: float = Field(
         description="completeness error: by how much the sum of the weights misses `value` − `blank`; "
         "near 0 if there were enough steps"
@@ -53,8 +55,9 @@ class SingleExpertPrediction(BaseModel):
     """Prediction of one expert without the others."""
 
     share: float = Field(description="routing weight of the expert for this text")
-    label: str
-    probability: float
+    label: str | None = Field(description="null for a task with a score alone")
+    probability: float | None = Field(description="of the label; likewise")
+    score: float | None = Field(None, description="only present for a task with a score alone")
 
 
 class ExplainResponse(BaseModel):

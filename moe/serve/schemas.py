@@ -127,16 +127,21 @@ class PredictionBody(BaseModel):
 
     label: str | None = Field(
         description="most probable label, of a multi-label task all predicted labels with `;` between them; null if "
-        "the model abstained"
+        "the model abstained, and for a task with a score alone"
     )
     labels: list[str] | None = Field(
         None, description="predicted labels; null if the model abstained; only present for a multi-label task"
     )
-    probabilities: dict[str, float] = Field(description="probability of each label")
-    polarity: float | None = Field(description="−1 (negative) to 1 (positive); null if the labels have no polarity")
-    confidence: float = Field(
+    probabilities: dict[str, float] = Field(
+        description="probability of each label; empty for a task with a score alone"
+    )
+    polarity: float | None = Field(
+        description="−1 (negative) to 1 (positive), the score of a task with a score alone; null if the labels have no "
+        "polarity"
+    )
+    confidence: float | None = Field(
         description="probability of the most probable label; of a multi-label task the product of the probabilities of "
-        "all its decisions"
+        "all its decisions; null for a task with a score alone"
     )
     experts: dict[str, float] = Field(description="routing weight of each expert")
     routing_entropy: float = Field(description="0 (a single expert) to 1 (equal routing weights)")

@@ -11,6 +11,7 @@ from experts.errors import Fault
 from moe.data.column_names import find_column
 from moe.data.formats.readers import read_column_names
 from moe.data.splitting.times import TimeFormat
+from moe.data.text_checks import is_blank
 from moe.inference.text_io import PREFIX
 from moe.signals.names import NameMap
 from moe.signals.sessions import NO_CLOCK, parse_times
@@ -85,7 +86,9 @@ def read_answers(
     polarity = _numbers(frame["polarity"])
     reject(~polarity.between(-1, 1), NO_POLARITY)
     has_confidence = "confidence" in frame
-    confidence = _numbers(frame["confidence"]) if has_confidence else pd.Series(1.0, index=frame.index)
+    confidence = pd.Series(1.0, index=frame.index)
+    if has_confidence:  # a score alone, which is a polarity without labels, has none and weighs 1
+        confidence = _numbers(frame["confidence"]).where(~frame["confidence"].map(is_blank), 1.0)
     reject(~confidence.between(0, 1), NO_CONFIDENCE)
     valid = reasons.isna()
     rejected = pd.DataFrame({LINE: frame[LINE][~valid], "reason": reasons[~valid].astype(str)})

@@ -101,7 +101,7 @@ def build_expert_card(
         init: the trained expert that it started from.
     """
     run, space = work.run, work.run.label_space()
-    heads = dict.fromkeys(space.head_by_task[task] for task in domain.tasks)
+    heads = dict.fromkeys(space.head_by_task[task] for task in domain.tasks if task in space.head_by_task)
     return ExpertCard(
         name=name,
         domain=domain.name,

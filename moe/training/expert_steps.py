@@ -25,7 +25,7 @@ from moe.model.mixture import Mixture
 from moe.runs.finished import expert_differences, keeps_finished, training_hashes
 from moe.runs.layout import CACHE
 from moe.runs.locking import writes_run
-from moe.runs.selection_metric import MACRO_F1
+from moe.runs.selection_metric import MACRO_F1, SELECTION_METRICS, metric_of_rows
 from moe.runs.shared_init import load_shared_init
 from moe.runs.workspace import Workspace
 from moe.training.expert_folder import place_frozen_expert, require_shared_expert, save_expert
@@ -263,14 +263,17 @@ def _trained_domains(work: Workspace, stage: Stage, domain: Domain) -> list[str]
 
 
 def _describe(metrics: Mapping[str, float]) -> str:
-    """The perplexity on each corpus, or the macro-F1."""
+    """The perplexity on each corpus, or the metric that selected the weights."""
     prefix = "perplexity_"
     by_corpus = [f"{k.removeprefix(prefix)} {value:.2f}" for k, value in metrics.items() if k.startswith(prefix)]
-    return f"perplexity on {', '.join(by_corpus)}" if by_corpus else f"validation {MACRO_F1.describe(metrics)}"
+    if by_corpus:
+        return f"perplexity on {', '.join(by_corpus)}"
+    metric = next((metric for metric in SELECTION_METRICS if metric.name in metrics), MACRO_F1)
+    return f"validation {metric.describe(metrics)}"
 
 
 def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dataset) -> TrainingData:
-    """Labelled rows as training data, evaluated by macro-F1 on held-out rows."""
+    """Labelled rows as training data, evaluated on held-out rows by macro-F1, or CCC of tasks with a score alone."""
     run, names = work.run, [domain.name for domain in model.domains]
     counts = count_labels(train, model.labels)
     warn_equal_class_weights(run.losses, counts)
@@ -286,4 +289,6 @@ def labelled_data(work: Workspace, model: Mixture, train: Dataset, held_out: Dat
     def evaluate(held_out: Mapping[str, Dataset]) -> dict[str, float]:
         return validate(model, held_out[LABELLED], run.template, max_length)
 
-    return TrainingData(train, collator, {LABELLED: held_out}, evaluate, counts=counts)
+    scored = bool(set(held_out["task"]) & set(model.labels.score_tasks))
+    metric = metric_of_rows(labelled=max(held_out["label"], default=-1) >= 0, scored=scored)
+    return TrainingData(train, collator, {LABELLED: held_out}, evaluate, metric, counts)

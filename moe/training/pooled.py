@@ -94,7 +94,7 @@ def train_pooled(work: Workspace, overwrite: bool = False, resume: bool = False)
         init=None if start is None else start.origin,
         folder=folder,
     )
-    info(f"{POOLED}: {result.steps} steps, validation macro-F1 {result.best.get('macro_f1', 0.0):.3f} → {folder}")
+    info(f"{POOLED}: {result.steps} steps, validation {data.metric.describe(result.best)} → {folder}")
     return folder
 
 

@@ -136,7 +136,7 @@ def expert_gate(model: Mixture, data: TrainingData, *, steps: int, seed: int) ->
             rows = rng.choice(len(data.rows), min(BATCH_SIZE, len(data.rows)), replace=False)
             collated = data.collate([data.rows[int(row)] for row in rows])
             batch = {name: tensor.to(gate.weight.device) for name, tensor in collated.items()}
-            loss = _class_loss(model(**model_inputs(batch), mode=SOFT), batch, tables, model.labels)
+            loss = _row_loss(model(**model_inputs(batch), mode=SOFT), batch, tables, model.labels)
             if loss is not None:
                 loss.backward()
                 optimizer.step()
@@ -148,13 +148,16 @@ def expert_gate(model: Mixture, data: TrainingData, *, steps: int, seed: int) ->
     return {EXPERT_GATE: gate.weight.detach().cpu()}
 
 
-def _class_loss(output: MixtureOutput, batch: Batch, tables: LabelTables, labels: LabelSpace) -> Tensor | None:
-    """Mean loss of the rows with a label, without class weights; None without any."""
+def _row_loss(output: MixtureOutput, batch: Batch, tables: LabelTables, labels: LabelSpace) -> Tensor | None:
+    """Mean loss of the rows with a label, without class weights, and of those with a score alone; None without any."""
     losses = []
     for head, logits in output.logits.items():
         has = tables.labelled_rows(head, batch["task"], batch["label"])  # (B,)
         mask = tables.masks[head].to(has.device)[batch["task"][has]]  # (B', K)
         row_losses = ROW_LOSSES[head_kind(head, labels.heads[head])]
         losses.append(row_losses(mask_logits(logits[has].float(), mask), batch["label"][has], mask, 0.0, 0.0))
+    if output.polarity is not None:
+        has = tables.rows_with_score_alone(batch["task"]) & ~batch["score"].isnan()  # (B,)
+        losses.append((output.polarity[has].float() - batch["score"][has]).square())
     rows = torch.cat(losses)  # (B,)
     return rows.mean() if len(rows) else None

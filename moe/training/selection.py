@@ -3,16 +3,19 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from moe import distributed
-from moe.bootstrap import Interval, bootstrap_differences
+from moe.bootstrap import LEVEL, Interval, bootstrap_differences, resampled_difference
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import JOINT, MERGED, WARMUP
-from moe.evaluation.evaluate import evaluate_rows, predictions_by_task, validation_metrics
+from moe.evaluation.evaluate import evaluate_rows, predictions_by_task, score_pairs_by_task, validation_metrics
+from moe.evaluation.metrics import SCORE_DRAWS, resampled_concordance
 from moe.evaluation.rows import PredictedRow
 from moe.inference.torch_predictor import TorchPredictor
 from moe.runs.best import write_result
 from moe.runs.layout import MIXTURES
-from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SelectionMetric
+from moe.runs.selection_metric import MACRO_F1, PERPLEXITY, SELECTION_METRICS, SelectionMetric
 from moe.runs.workspace import Workspace
 from moe.training.language.lm_dataset import LMCorpora
 
@@ -20,10 +23,11 @@ from moe.training.language.lm_dataset import LMCorpora
 def select_best_mixture(work: Workspace) -> str:
     """Compare moe-init, router-warmup and moe-joint by validation, and write `result.json`.
 
-    moe-init is evaluated for comparison only: its router is untrained, so it is never selected. Of the other two the
-    warm start is selected, unless the joint mixture is better and the 95 % interval of their difference, paired by
-    row, excludes 0. One standard error (Breiman et al., 1984) does not suffice here: the joint stage keeps the best of
-    several evaluations on the same rows, which exceeds that by chance too often. Perplexities are compared as they are.
+    The metric is macro-F1, of tasks with a score alone CCC, averaged over tasks. moe-init is evaluated for comparison
+    only: its router is untrained, so it is never selected. Of the other two the warm start is selected, unless the
+    joint mixture is better and the 95 % interval of their difference, paired by row, excludes 0.
+    One standard error (Breiman et al., 1984) does not suffice here: the joint stage keeps the best of several
+    evaluations on the same rows, which exceeds that by chance too often. Perplexities are compared as they are.
 
     Returns:
         a sentence that states the best mixture and the validation metric of all three.
@@ -42,7 +46,8 @@ def _select_best_mixture(work: Workspace) -> str:
             scores[name], predicted[name] = _predict_validation(work, work.out / name)
         gain = joint_gain(work, predicted)
         best = JOINT.folder if gain.low > 0 else WARMUP.folder
-        verdict = state_verdict(scores, best, MACRO_F1, gain)
+        metric = next(metric for metric in SELECTION_METRICS if metric.name in scores[best])
+        verdict = state_verdict(scores, best, metric, gain)
     write_result(work.out, scores, best, verdict)
     return verdict
 
@@ -58,16 +63,27 @@ def _predict_validation(work: Workspace, folder: Path) -> tuple[dict[str, float]
     rows = work.rows("validation", [domain.name for domain in model.domains])
     predictor = TorchPredictor(model, card.template, card.backbone_settings.resolved_length)
     evaluated = evaluate_rows(predictor, rows)
-    return validation_metrics(evaluated, model), [row for row in evaluated if row.true is not None]
+    scored = model.labels.score_tasks
+    answered = [row for row in evaluated if row.true is not None or row.row["task"] in scored]
+    return validation_metrics(evaluated, model), answered
 
 
 def joint_gain(work: Workspace, predicted: Mapping[str, list[PredictedRow]]) -> Interval:
-    """Macro-F1 of the joint mixture minus the warm start's, paired by row, with its 95 % interval."""
+    """The selection metric of the joint mixture minus the warm start's, paired by row, with its 95 % interval."""
     space = work.run.label_space()
-    joint, warm = (list(predictions_by_task(predicted[stage.folder], space).values()) for stage in (JOINT, WARMUP))
-    if not joint:
-        return Interval(0.0, 0.0, 0.0)
-    return bootstrap_differences(joint, warm)[MACRO_F1.name]
+    joint, warm = (predicted[stage.folder] for stage in (JOINT, WARMUP))
+    ours, theirs = (predictions_by_task([row for row in rows if row.true is not None], space) for rows in (joint, warm))
+    joint_scores, warm_scores = (score_pairs_by_task(rows, space) for rows in (joint, warm))
+    if not joint_scores:
+        if not ours:
+            return Interval(0.0, 0.0, 0.0)
+        return bootstrap_differences(list(ours.values()), list(theirs.values()))[MACRO_F1.name]
+    parts = [resampled_difference(ours[task], theirs[task], MACRO_F1.name) for task in ours]
+    parts += [resampled_concordance(*pair, warm_scores[task][1]) for task, pair in joint_scores.items()]
+    draws = np.mean([own[:SCORE_DRAWS] for _, own in parts], axis=0)  # (SCORE_DRAWS,)
+    low, high = np.percentile(draws, (50 * (1 - LEVEL), 50 * (1 + LEVEL))).tolist()
+    value = float(np.mean([own for own, _ in parts]))
+    return Interval(*(round(number, 12) for number in (value, low, high)))
 
 
 def state_verdict(

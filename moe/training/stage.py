@@ -208,11 +208,11 @@ def _report_trainable(
 
 
 def count_labels(rows: Dataset, labels: LabelSpace) -> dict[str, Tensor]:
-    """Number of rows of each task's labels, (K,) in the order of the task's head."""
+    """Number of rows of each label of the tasks with labels, (K,) in the order of the task's head."""
     row_tasks, row_labels = np.asarray(rows["task"]), np.asarray(rows["label"])  # (N,) each
     counts = {}
-    for task, task_labels in labels.tasks.items():
-        head_labels = labels.heads[labels.head_by_task[task]]
+    for task, head in labels.head_by_task.items():
+        task_labels, head_labels = labels.tasks[task], labels.heads[head]
         own = task_kind(labels.kind(task)).label_counts(row_labels[row_tasks == task], len(task_labels))  # (K_t,)
         by_label = dict(zip(task_labels, own.tolist(), strict=True))
         counts[task] = torch.tensor([by_label.get(label, 0) for label in head_labels])  # (K,)

@@ -54,7 +54,7 @@ def read_records(
     text_optional: bool = False,
     others: Collection[str] | None = (),
     text_format: TextFormat = TextFormat(),
-    needs_label: bool = False,
+    answer_fields: Collection[str] = (),
     carried: Collection[str] = (),
 ) -> Iterator[Record]:
     """Read the records of a file lazily.
@@ -69,7 +69,7 @@ def read_records(
         text_optional: do not require a text column, since a row may hold a complete question.
         others: further columns that are needed; None reads all.
         text_format: encoding and separator, if they cannot be detected.
-        needs_label: require a column of labels or of scores.
+        answer_fields: fields such as `label` and `score`, a column of one of which is required.
         carried: columns whose values every record has under their own names, even those of fields that are ignored.
 
     Raises:
@@ -77,7 +77,7 @@ def read_records(
     """
     file = _open(path, columns.required() - ({columns.text} if text_optional else set()), text_format)
     names = file.columns or ()
-    columns = match_columns(names, columns, path, text_optional=text_optional, needs_label=needs_label)
+    columns = match_columns(names, columns, path, text_optional=text_optional, answer_fields=answer_fields)
     spelled = [find_column(name, names) or name for name in others or ()]
     needed = None if others is None else {*columns.mapping().values(), *spelled, *carried, ""}
     for_output = set(carried)
@@ -95,7 +95,7 @@ def read_task_records(path: Path, task: TaskSettings, others: Collection[str] = 
         text_optional=asks,
         others={*task.other_columns, *others, SPLIT_COLUMN},
         text_format=task.format,
-        needs_label=bool(task.labels) and not asks,
+        answer_fields=task.answer_fields,
     )
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from experts.atomic_io import write_json
 from experts.errors import Fault
-from moe.console import Table
+from moe.console import Table, info
 from moe.evaluation.calibration.conformal import check_set_level, label_set_report, with_label_sets
 from moe.evaluation.calibration.label_thresholds import choose_thresholds
 from moe.evaluation.calibration.temperature import TaskLogits, choose_temperature
@@ -80,8 +80,15 @@ def calibrate(
     validation, test = (
         collect_logits(predictor, load_run_rows(work, model, split), title=split, quiet=quiet) for split in SPLITS
     )
+    tasks = [task for domain in model.trained_domains for task in domain.tasks]
+    scored = ", ".join(task for task in tasks if task in model.labels.score_tasks)
+    if not validation and scored and not any(task in model.labels.head_by_task for task in tasks):
+        remedy = "predict with the model as it is: a score has no probability"
+        raise Fault("a task with labels to calibrate", f"tasks with a score alone, {scored}", remedy)
     if not validation:
         raise Fault("labelled validation rows to calibrate on", "none", "give the run's domains a validation split")
+    if scored and not quiet:
+        info(f"not calibrated, since they have a score alone: {scored}")
     validation = {task: with_limits(logits) for task, logits in validation.items()}
     test = {task: replace(its, limits=validation[task].limits) for task, its in test.items() if task in validation}
     calibrations = {task: fit_calibration(logits, level) for task, logits in validation.items()}

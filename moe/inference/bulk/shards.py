@@ -286,7 +286,7 @@ def shard_schema(predictor: Predictor, columns: InputColumns = InputColumns()) -
         [
             *staged,
             ("label", pa.string()),
-            ("probabilities", pa.struct([(label, real) for label in labels])),
+            *([("probabilities", pa.struct([(label, real) for label in labels]))] if labels else []),
             *((name, real) for name in ("polarity", "confidence")),
             ("experts", pa.struct([(name, real) for name in predictor.experts])),
             ("routing_entropy", real),

@@ -23,11 +23,8 @@ from moe.inference.batches import (
 from moe.inference.calibration import Calibration
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import TOKENIZER_FILE
-from moe.inference.predictor import (
-    Predictor,
-    Scores,
-)
-from moe.inference.windows import first_windows, scores_of_windows
+from moe.inference.predictor import Predictor
+from moe.inference.windows import Scores, first_windows, scores_of_windows
 from moe.model.mode import Routing, RoutingChoice
 
 

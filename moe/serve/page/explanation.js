@@ -17,19 +17,25 @@ export function makeExplanation(row, options) {
   return box;
 }
 
+/** Whether a score is explained, not a label. */
+const isScore = ({ answer }) => answer.confidence === null;
+
 function content(explanation) {
-  const label = explanation.why.of;
-  const tables = [attributionTable(explanation.why, `Attributions for label ${label}`)];
+  const label = explanation.why.of, scored = isScore(explanation);
+  const tables = [attributionTable(explanation.why, scored ? "Attributions for the score" : `Attributions for label ${label}`, scored ? "Score" : "Log-odds")];
   if (explanation.router) tables.push(attributionTable(explanation.router, `Attributions for expert ${explanation.router.of}`));
   if (Object.keys(explanation.alone).length) tables.push(expertTable(explanation));
   return [
-    make("h3", {}, `Why ${label}?`),
+    make("h3", {}, scored ? "Why this score?" : `Why ${label}?`),
     make("p", { class: "highlighted", dir: "auto" }, ...highlight(explanation.text, explanation.why.words)),
-    make("p", { class: "hint" }, make("mark", { class: "for s3" }, "Bold"), ` words support ${label}, `, make("mark", { class: "against s3" }, "underlined"), " words oppose it."),
+    hint(scored ? "words raise the score" : `words support ${label}`, scored ? "lower it" : "oppose it"),
     make("div", { class: "side-by-side" }, ...tables),
     ...remarks(explanation).map((text) => make("p", { class: "hint" }, text)),
   ];
 }
+
+/** What bold and underlined words do. */
+const hint = (bold, underlined) => make("p", { class: "hint" }, make("mark", { class: "for s3" }, "Bold"), ` ${bold}, `, make("mark", { class: "against s3" }, "underlined"), ` words ${underlined}.`);
 
 /** The text with its strongest words marked; the service counts offsets in code points. */
 export function highlight(text, words) {
@@ -49,14 +55,14 @@ export function highlight(text, words) {
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
-function attributionTable(attribution, title) {
+function attributionTable(attribution, title, unit = "Log-odds") {
   const strongest = [...attribution.words].sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight)).slice(0, MOST_WORDS);
   const largest = Math.abs(strongest[0]?.weight ?? 1) || 1;
   const rows = strongest.sort((a, b) => a.start - b.start).map(({ word, weight }) => [word, signed(weight), signedBar(weight / largest)]);
   const others = attribution.words.filter((word) => !strongest.includes(word));
   if (others.length) rows.push([`${others.length} others`, signed(others.reduce((sum, word) => sum + word.weight, 0)), ""]);
   rows.push(["baseline", signed(attribution.blank), ""], ["total", signed(attribution.value), ""]);
-  return table(title, ["Word", "Log-odds", visuallyHidden("Bar")], rows);
+  return table(title, ["Word", unit, visuallyHidden("Bar")], rows);
 }
 
 /** A bar from the centre, to the right for positive and to the left for negative values. */
@@ -70,12 +76,13 @@ function expertTable({ alone, why, answer }) {
   const predicted = answer.labels ? answer.label : why.of;
   const rows = Object.entries(alone)
     .sort((a, b) => b[1].share - a[1].share)
-    .map(([name, { share: weight, label, probability }]) => [name, share(weight), `${label || "no label"}${label === predicted ? "" : " ≠"}`, share(probability)]);
-  return table("Each expert alone", ["Expert", "Weight", "Label", "Probability"], rows);
+    .map(([name, { share: weight, label, probability, score }]) => isScore({ answer }) ? [name, share(weight), signed(score), ""] : [name, share(weight), `${label || "no label"}${label === predicted ? "" : " ≠"}`, share(probability)]);
+  const answers = isScore({ answer }) ? ["Score", ""] : ["Label", "Probability"];
+  return table("Each expert alone", ["Expert", "Weight", ...answers], rows);
 }
 
 function remarks(explanation) {
-  const lines = [`Integrated gradients in log-odds, ${explanation.steps} steps; the baseline replaces every word by ${explanation.blank}.`];
+  const lines = [`Integrated gradients${isScore(explanation) ? " of the score" : " in log-odds"}, ${explanation.steps} steps; the baseline replaces every word by ${explanation.blank}.`];
   const isRough = (target) => target && Math.abs(target.delta) > Math.max(TOLERANCE * Math.abs(target.value - target.blank), TOLERANCE);
   if (isRough(explanation.why) || isRough(explanation.router)) lines.push("The attributions miss the total by more than 5%: they are approximate.");
   if (explanation.unrouted) lines.push(`No attributions for the routing: ${explanation.unrouted}.`);

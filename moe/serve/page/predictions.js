@@ -12,15 +12,17 @@ const ROUTING_DELAY = 2000; // milliseconds between two updates of the charts du
 const FILTERS = {
   all: ["All rows", () => true],
   low: ["Low confidence", (row) => isLow(row)],
-  none: ["No label", (row) => Boolean(row.prediction) && !labelsOf(row).length],
+  none: ["No label", (row) => Boolean(row.prediction) && !isScore(row) && !labelsOf(row).length],
   error: ["Not classified", (row) => Boolean(row.error)],
 };
 const state = { rows: [], model: null, options: null, page: 0, drawn: new WeakMap(), textLines: new WeakMap(), timer: null };
 
 /** The predicted labels of a row: several of a multi-label task, none of a pending row or where the model abstained. */
 const labelsOf = ({ prediction }) => prediction?.labels ?? (prediction?.label ? [prediction.label] : []);
+/** Whether a row has a score alone, without labels: then its polarity is the score. */
+const isScore = ({ prediction }) => prediction?.confidence === null;
 export const threshold = () => Number(byId("threshold").value);
-export const isLow = (row) => Boolean(row.prediction) && row.prediction.confidence < threshold();
+export const isLow = (row) => Boolean(row.prediction) && !isScore(row) && row.prediction.confidence < threshold();
 
 /** Show these rows; call `update` when some got a result, `finish` at the end of the run. */
 export function showPredictions(rows, model, options) {
@@ -44,7 +46,9 @@ export function showPredictions(rows, model, options) {
 
 /** What the probabilities mean: which tasks are calibrated. */
 function calibrationHint(model) {
-  const tasks = Object.values(model.labels).flatMap(Object.keys), calibrated = tasks.filter((task) => model.calibrated_tasks.includes(task));
+  const tasks = Object.values(model.labels).flatMap((own) => Object.keys(own).filter((task) => own[task].length));
+  if (!tasks.length) return "The model predicts scores, without probabilities.";
+  const calibrated = tasks.filter((task) => model.calibrated_tasks.includes(task));
   if (!calibrated.length) return "Probabilities are not calibrated: the model may be right more or less often than they state.";
   const meaning = "on texts like those of the calibration, about 8 in 10 labels with 80% are right.";
   if (calibrated.length === tasks.length) return `Probabilities are calibrated: ${meaning}`;
@@ -159,11 +163,11 @@ function predictionCells(row, explanation) {
 
 function labelParts(row) {
   const { prediction } = row, labels = labelsOf(row);
-  const parts = [labels.length
+  const parts = isScore(row) ? [] : [labels.length
     ? make("span", { class: "answer" }, make("b", {}, labels.join(", ")), " ", make("span", { class: "number" }, share(prediction.confidence)))
     : make("b", { class: "mark none" }, "no label")];
   if (isLow(row)) parts.push(make("span", { class: "mark low" }, "low confidence"));
-  if (prediction.polarity !== null) parts.push(polarity(prediction.polarity));
+  if (prediction.polarity !== null) parts.push(polarity(prediction.polarity, isScore(row) ? "score" : "polarity"));
   if (Object.keys(state.model.labels).length > 1) parts.push(make("span", { class: "muted" }, `task ${prediction.task}`));
   if (prediction.target_missing) parts.push(warning("not in the text"));
   if (prediction.target_truncated) parts.push(warning("only the start of the entity was read"));
@@ -174,11 +178,11 @@ function labelParts(row) {
 
 const warning = (text) => make("span", { class: "mark warning" }, make("span", { "aria-hidden": "true" }, "⚠ "), text);
 
-function polarity(value) {
+function polarity(value, name) {
   const needle = make("span", { class: "needle" });
   needle.style.setProperty("--position", (value + 1) / 2);
   const scale = make("span", { class: "scale", "aria-hidden": "true" }, needle);
-  return make("span", { class: "polarity" }, "polarity ", scale, make("span", { class: "number" }, `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`));
+  return make("span", { class: "polarity" }, `${name} `, scale, make("span", { class: "number" }, `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`));
 }
 
 function explainButton(row, explanation) {

@@ -19,7 +19,7 @@ export function showRouting(rows, model, threshold) {
 
 /** Possible groupings: by key, a name and a function from a row to its group. */
 function groupings() {
-  const available = new Map([["=task", ["task", (row) => row.prediction.task]], ["=label", ["label", (row) => row.prediction.label || "no label"]]]);
+  const available = new Map([["=task", ["task", (row) => row.prediction.task]], ["=label", ["label", (row) => row.prediction.label || (row.prediction.confidence === null ? "score" : "no label")]]]);
   for (const name of Object.keys(state.rows[0].file)) {
     const values = state.rows.map((row) => row.file[name]).filter(Boolean);
     const dated = values.length && values.slice(0, 1000).every((value) => DATE.test(value));
@@ -39,7 +39,7 @@ function draw() {
   const experts = Object.keys(state.model.experts).filter((name) => name in state.rows[0].prediction.experts);
   const charts = [];
   if (experts.length > 1) charts.push(weightChart(experts), histogram("Routing entropy", "0: a single expert; 1: equal weights", "routing_entropy", null));
-  charts.push(histogram("Confidence", "of the label; striped below the threshold", "confidence", state.threshold));
+  if (state.rows.some((row) => row.prediction.confidence !== null)) charts.push(histogram("Confidence", "of the label; striped below the threshold", "confidence", state.threshold));
   fill(byId("charts"), ...charts);
 }
 
@@ -96,7 +96,8 @@ function stackedBar({ name, weights }, experts, kindOf) {
 // --- histograms
 
 function histogram(title, remark, field, threshold) {
-  const bins = Array.from({ length: BINS }, () => 0), values = state.rows.map((row) => row.prediction[field]).sort((a, b) => a - b);
+  const bins = Array.from({ length: BINS }, () => 0);
+  const values = state.rows.map((row) => row.prediction[field]).filter((value) => value !== null).sort((a, b) => a - b);
   for (const value of values) bins[Math.min(BINS - 1, Math.max(0, Math.floor(value * BINS)))] += 1;
   const highest = Math.max(...bins), quantile = (q) => values[Math.min(values.length - 1, Math.floor(q * values.length))];
   const columns = bins.map((number, index) => {

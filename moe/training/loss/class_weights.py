@@ -25,7 +25,7 @@ def class_weights(settings: LossSettings, labels: LabelSpace, counts: Mapping[st
         head: torch.stack(
             [
                 effective_number_weights(counts[task], beta)
-                if labels.head_by_task[task] == head
+                if labels.head_by_task.get(task) == head
                 else torch.zeros(len(names))
                 for task in labels.tasks
             ]

@@ -249,3 +249,14 @@ def test_finsa_moe_run_differs_between_the_five_seeds_only_in_the_seed(seed: int
     assert run.seed == seed
     assert run.domains == load_run(PAPER).domains
     assert str(seed) in PAPER.read_text(encoding="utf-8").split("Its five seeds: ")[1].splitlines()[0]
+
+
+def test_config_that_gives_a_score_alone_drops_the_labels_of_the_domain_s_file(tmp_path: Path) -> None:
+    (tmp_path / "domains").mkdir()
+    (tmp_path / "domains" / "news.yaml").write_text("labels: [down, up]\nlabel_map: {low: down}\nexperts: 2\n")
+    config = tmp_path / "run.yaml"
+    config.write_text("domains: {news: {file: news.csv, kind: score}}\n")
+    run = load_run(config)
+    assert (run.domains["news"].labels, run.domains["news"].label_map, run.domains["news"].experts) == ((), {}, 2)
+    with pytest.raises(Fault, match="a task of the kind score has no labels"):
+        load_run(config, ["domains.news.labels=[down, up]"])

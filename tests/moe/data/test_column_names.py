@@ -62,8 +62,8 @@ def test_match_columns_names_the_nearest_column(names: list[str], columns: Colum
 
 def test_match_columns_names_the_column_that_probably_holds_the_labels() -> None:
     with pytest.raises(Fault, match=r"a column 'label'.*Did you mean Sentiment\? .*`columns: \{label: Sentiment\}`"):
-        match_columns(["text", "Sentiment"], Columns(), FILE, needs_label=True)
-    assert match_columns(["text", "Score"], Columns(), FILE, needs_label=True).score == "Score"
+        match_columns(["text", "Sentiment"], Columns(), FILE, answer_fields=("label", "score"))
+    assert match_columns(["text", "Score"], Columns(), FILE, answer_fields=("label", "score")).score == "Score"
     assert match_columns(["text"], Columns(), FILE).label == "label"
 
 

@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import TOPICS, Make, topic_domain, topic_rows, write_csv
+from conftest import SCORE_ALONE, TOPICS, Make, made_up_rows, topic_domain, topic_rows, write_csv
 from pydantic import ValidationError
 
 from experts.errors import Fault
-from moe.data.prepare import prepare_task
+from moe.data.prepare import format_summary, prepare_task
 from moe.data.profile import inspect_file
 from moe.data.schema import DataSettings, Record, Reject, Row, TaskSettings
 from moe.data.splitting.settings import SplitSettings
@@ -121,3 +122,96 @@ def test_rows_that_another_task_holds_out_are_subtracted_from_each_label(make_wo
     assert report.other_tasks is not None
     codes = work.prepared("news")["b"].splits["train"]["label"][:]
     assert report.splits["train"].labels["good"] == sum(code & 1 for code in codes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": ("a", "b")}, "a task of the kind score has no labels"),
+        ({"label_map": {"up": "positive"}}, "label_map maps labels"),
+        ({"columns": {"label": "stance"}}, "columns.label is stance"),
+        ({"columns": {"score": None}}, "needs columns.score"),
+        ({"score_cuts": "dao5"}, "score_cuts makes classes of scores"),
+        ({"ask": "{text}"}, "a question to a language model"),
+    ],
+)
+def test_settings_refuse_what_a_task_with_a_score_alone_cannot_have(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TaskSettings.model_validate({"kind": "score"} | settings)
+
+
+SCORED = TaskSettings.model_validate({"kind": "score", "columns": {"score": "sentiment"}})
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [("", "no score"), (None, "no score"), ("high", "score is not a number"), (1.5, "score outside [-1, 1]")],
+)
+def test_row_without_a_valid_score_is_rejected_with_its_line(score: object, reason: str) -> None:
+    record = Record(7, {"id": "a", "text": "profit rises", "label": "positive", "score": score})
+    (reject,) = validate_records([record], SCORED)
+    assert isinstance(reject, Reject)
+    assert (reject.line, reject.reason) == (7, reason)
+
+
+def test_scores_alone_are_prepared_without_labels_and_split_by_score(tmp_path: Path) -> None:
+    source = np.random.default_rng(0)
+    rows = [{"text": f"text {i}", "sentiment": round(float(source.uniform(-1, 1)), 3)} for i in range(200)]
+    path = write_csv(tmp_path / "a.csv", rows)
+    task = SCORED.model_copy(update={"split": SplitSettings(ratios=(80, 10, 10))})
+    prepared = prepare_task(path, task, DataSettings(near_duplicates=None), "news", "mood", tmp_path / "out")
+    assert (prepared.report.kind, prepared.report.splits["train"].labels) == ("score", {})
+    assert set(prepared.splits["train"]["label"]) == {-1}
+    assert "train 160, validation 20, test 20" in format_summary(prepared.report)
+    means = [np.mean(prepared.splits[name]["score"]) for name in ("train", "validation", "test")]
+    assert np.ptp(means) < 0.05  # a random split of 20 rows differs by about .13
+
+
+def test_file_without_the_score_column_is_refused_with_its_columns(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [{"text": "x y", "label": "good", "polarity": 0.5}])
+    with pytest.raises(Fault, match="a column 'score'") as caught:
+        prepare_task(path, TaskSettings(kind="score"), DataSettings(), "news", "mood", tmp_path / "out")
+    assert "columns: {score: polarity}" in str(caught.value)
+
+
+def test_labels_beside_scores_alone_are_not_compared_with_them(tmp_path: Path) -> None:
+    rows = [row | {"label": "negative" if row["score"] > 0 else "positive"} for row in made_up_rows("news")]
+    path = write_csv(tmp_path / "a.csv", rows)
+    profile = inspect_file(path, TaskSettings(kind="score"))
+    assert (profile.labels, profile.classes, profile.scores.rows) == ({}, {}, 90)
+    assert not profile.warnings
+
+
+@pytest.mark.parametrize(
+    ("setting", "over"),
+    [
+        ("losses.rdrop", {"losses": {"rdrop": 1.0}}),
+        ("data.augmented", {"data": {"augmented": True}}),
+        ("distill", {"distill": {"teachers": ["ready"], "labelled": True}}),
+    ],
+)
+def test_config_refuses_what_needs_labels_beside_a_score_alone(
+    make_work: Make, setting: str, over: dict[str, object]
+) -> None:
+    with pytest.raises(Fault, match=f"{setting} is set, but task forum is of the kind score"):
+        make_work(domains=SCORE_ALONE, **over)
+
+
+def test_config_refuses_a_score_alone_without_the_polarity_loss(make_work: Make) -> None:
+    with pytest.raises(Fault, match="the only loss of task forum"):
+        make_work(domains=SCORE_ALONE, losses={"without": ["polarity"]})
+
+
+@pytest.mark.parametrize("cell", ["good;bad", "good | flat", ["good", "bad"]])
+def test_several_labels_in_a_cell_suggest_the_kind_multi_label(cell: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row | {"label": cell}) + "\n" for row in topic_rows(20)))
+    with pytest.raises(Fault, match="set `kind: multi_label`"):
+        prepare_task(path, TaskSettings(labels=TOPICS), DataSettings(), "news", "topics", tmp_path / "out")
+
+
+def test_another_unknown_label_does_not_suggest_the_kind_multi_label(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [row | {"label": "up;down"} for row in topic_rows(20)])
+    with pytest.raises(Fault) as caught:
+        prepare_task(path, TaskSettings(labels=TOPICS), DataSettings(), "news", "topics", tmp_path / "out")
+    assert "multi_label" not in str(caught.value)

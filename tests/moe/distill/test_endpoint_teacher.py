@@ -100,6 +100,35 @@ def test_server_that_refuses_logprobs_is_requested_without(server: ModelServer) 
     assert ["logprobs" in body for body in server.requests] == [True, False, False, False]
 
 
+def test_newer_model_gets_its_own_name_of_the_limit_and_its_own_temperature(
+    server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reply(body: dict[str, Any], _: int) -> Reply:
+        if "max_tokens" in body:
+            return error_reply(
+                400,
+                "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead.",
+            )
+        if "temperature" in body:
+            return error_reply(400, "Unsupported value: 'temperature' does not support 0 with this model.")
+        return completion("C")
+
+    server.reply = reply
+    soft = teacher_at(server, concurrency=1, max_tokens=64).answer(TEXTS, REQUEST)
+    assert soft.probabilities.argmax(1).tolist() == [2, 2, 2]
+    assert [body.get("max_completion_tokens") for body in server.requests] == [None, 64, 64, 64, 64]
+    assert ["temperature" in body for body in server.requests] == [True, True, False, False, False]
+    assert "has a fixed temperature; 0 is not used" in " ".join(capsys.readouterr().err.split())
+
+
+def test_temperature_out_of_range_is_an_error_of_the_server(server: ModelServer) -> None:
+    server.reply = lambda *_: error_reply(400, "Invalid 'temperature': expected a value <= 1")
+    teacher = teacher_at(server, concurrency=1)
+    assert np.isnan(teacher.answer(TEXTS, REQUEST).probabilities).all()
+    assert len(server.requests) == len(TEXTS)
+
+
 def test_longer_response_is_read_after_its_thinking_and_without_logprobs(server: ModelServer) -> None:
     server.reply = lambda *_: completion("<think>A or B, negative?</think>\n\nneutral.")
     soft = teacher_at(server, max_tokens=512).answer(TEXTS, REQUEST)

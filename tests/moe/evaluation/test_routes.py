@@ -10,8 +10,8 @@ from mixtures import random_mixture
 
 from moe.evaluation import routes
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
-from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import Scores
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 

@@ -25,8 +25,9 @@ from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.finite import NonFiniteScores
 from moe.inference.graph.spec import GRAPH_FILES
 from moe.inference.load import LoadOptions, load
-from moe.inference.predictor import Predictor, Scores
+from moe.inference.predictor import Predictor
 from moe.inference.stream import predict_rows
+from moe.inference.windows import Scores
 from moe.integrity import verify
 from moe.membership.update import UpdateTarget, remove
 from moe.runs.model_ref import resolve

@@ -168,11 +168,13 @@ def test_moe_infer_answers_arguments_files_and_pipes_without_torch(mixture: Path
 def test_runtime_auto_uses_a_current_graph_unless_the_options_need_torch(
     mixture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(load_module, "is_cpu_fast_in_bfloat16", lambda: False)
+    assert isinstance(load(resolve(mixture), LoadOptions(large=True)), OnnxPredictor)
     assert isinstance(load(resolve(mixture)), OnnxPredictor)
     assert isinstance(MixtureClassifier.load(mixture).predictor, OnnxPredictor)
     assert isinstance(MixtureClassifier.load(mixture, runtime="torch").predictor, TorchPredictor)
     assert isinstance(load(resolve(mixture), LoadOptions(sets=("backbone.max_length=8",))), TorchPredictor)
-    monkeypatch.setattr(load_module, "has_amx", lambda: True)
+    monkeypatch.setattr(load_module, "is_cpu_fast_in_bfloat16", lambda: True)
     assert isinstance(load(resolve(mixture), LoadOptions(large=True)), TorchPredictor)
     assert isinstance(load(resolve(mixture)), OnnxPredictor)
     monkeypatch.setattr(load_module, "has_gpu", lambda: True)

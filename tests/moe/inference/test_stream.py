@@ -11,10 +11,10 @@ from mixtures import random_mixture
 from experts.domain import Domain, LabelSpace
 from experts.errors import Fault
 from moe.data.polarity import find_sign
-from moe.inference.predictor import Scores
 from moe.inference.spec import TaskInferenceSpec
 from moe.inference.stream import predict_each, predict_rows, predict_texts
 from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
+from moe.inference.windows import Scores
 from moe.model.backbone import BackboneSettings, load_backbone
 
 

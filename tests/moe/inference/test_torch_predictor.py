@@ -9,8 +9,8 @@ from conftest import Make, family_params, save_backbone
 from mixtures import random_mixture
 
 from moe.inference import torch_predictor
-from moe.inference.predictor import Scores
 from moe.inference.torch_predictor import TorchPredictor
+from moe.inference.windows import Scores
 from moe.model.backbone import load_backbone
 from moe.model.mixture import Mixture
 from moe.model.mode import Routing

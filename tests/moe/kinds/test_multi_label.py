@@ -51,7 +51,7 @@ def test_missing_answer_has_no_labels_and_counts_for_none() -> None:
 
 def test_rows_are_stratified_by_their_rarest_label() -> None:
     codes = np.array([0b001, 0b001, 0b011, 0b000, -1])
-    assert KIND.strata(codes, 3).tolist() == [0, 0, 1, 3, -1]
+    assert KIND.strata(codes, 3, np.zeros(5)).tolist() == [0, 0, 1, 3, -1]
 
 
 def test_row_loss_is_the_mean_binary_cross_entropy_of_the_tasks_labels() -> None:
@@ -118,5 +118,5 @@ def test_label_counts_of_one_label_per_row_are_unchanged_by_kinds() -> None:
     classes = task_kind()
     codes = np.array([2, 0, -1, 2])
     assert classes.label_counts(codes, 4).tolist() == [1, 0, 2, 0]
-    assert classes.strata(codes, 4) is codes
+    assert classes.strata(codes, 4, np.zeros(len(codes))) is codes
     assert classes.answer(2, LABELS) == "c"

@@ -90,7 +90,7 @@ def test_kappa_is_undefined_for_one_label_and_for_labels_of_another_task() -> No
 def test_task_of_two_labels_is_refused() -> None:
     assert "at least 3 labels" in str(KIND.check_labels(("low", "high")))
     assert KIND.check_labels(LABELS) is None
-    assert np.array_equal(KIND.strata(np.array([2, 0]), 4), [2, 0])
+    assert np.array_equal(KIND.strata(np.array([2, 0]), 4, np.zeros(2)), [2, 0])
 
 
 @pytest.mark.parametrize("classes", [3, 5, 9])

@@ -74,7 +74,7 @@ def test_tasks_come_back_as_labelled_rows_with_their_ids(tmp_path: Path, short: 
         for i, (task, choice) in enumerate(zip(tasks, given, strict=True))
     ]
     convert_annotations(write(tmp_path, export), OutputTarget(tmp_path / "rows.csv"))
-    records = list(read_records(tmp_path / "rows.csv", needs_label=True))
+    records = list(read_records(tmp_path / "rows.csv", answer_fields=("label", "score")))
     back = [(record.values["id"], record.values["text"], record.values["label"]) for record in records]
     assert back == [(its.id, its.text, label) for its, label in zip(ROWS, given, strict=True)]
 
@@ -85,7 +85,7 @@ def test_csv_comes_back_with_labels_that_were_filled_in(tmp_path: Path) -> None:
     empty = [record.values for record in read_records(path, Columns())]
     assert [(values["id"], values["text"], values["label"]) for values in empty] == [(r.id, r.text, "") for r in ROWS]
     path.write_text(path.read_text(encoding="utf-8").replace(",,good,", ",bad,good,"), encoding="utf-8")
-    assert [record.values["label"] for record in read_records(path, needs_label=True)] == ["bad"] * 3
+    assert [record.values["label"] for record in read_records(path, answer_fields=("label", "score"))] == ["bad"] * 3
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

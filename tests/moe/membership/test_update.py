@@ -308,3 +308,28 @@ def test_role_expert_is_added_to_and_removed_from_a_language_model(tmp_path: Pat
     remove(out, "forum", UpdateTarget(work.out / "two"))
     assert verify(work.out / "two").faults == 0
     assert read_card(work.out / "two").routed == ("news", "macro")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heads", ["per_expert", "averaged"])
+def test_added_expert_with_a_score_alone_brings_the_polarity_head(make_work: Make, heads: str) -> None:
+    labelled = {name: {"columns": {"score": None}} for name in ("news", "forum")}
+    scored = {"macro": {"file": "macro.csv", "labels": [], "kind": "score"}}
+    work = make_work(heads={"merge": heads}, domains=labelled | scored)
+    for name in work.run.domains:
+        train_domain(work, name)
+    old = merge_experts(work, [work.expert_folder(name) for name in ("news", "forum")])
+    assert not read_card(old).polarity
+    out = work.out / "three"
+    report = add(old, work.expert_folder("macro"), adapting(work.run), UpdateTarget(out))
+    assert report.adaptation.figures["macro"].after is not None
+    assert read_card(out).polarity
+    expert, mixture = (
+        load_tensors(work.expert_folder("macro") / "heads.safetensors"),
+        load_tensors(out / "heads.safetensors"),
+    )
+    prefix = "experts.macro." if heads == "per_expert" else ""
+    torch.testing.assert_close(mixture[f"{prefix}polarity.1.weight"], expert["polarity.1.weight"])
+    polarity = scores(out).polarity
+    assert polarity is not None
+    assert np.isfinite(polarity).all()

@@ -8,7 +8,7 @@ from conftest import save_backbone
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from experts.errors import Fault
-from moe.model import backbone
+from moe.model import backbone, device
 from moe.model.backbone import (
     BackboneSettings,
     identify_backbone,
@@ -76,14 +76,14 @@ def test_backbone_dtype_can_be_bfloat16(tmp_path: Path) -> None:
     assert load_backbone(BackboneSettings(name=str(folder), dtype="bfloat16")).model.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(("amx", "avx512_bf16"), [(False, False), (True, False), (False, True)])
-def test_auto_dtype_is_bfloat16_only_on_a_cpu_with_amx(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool
+@pytest.mark.parametrize(("amx", "described"), [(False, False), (True, False), (False, True)])
+def test_auto_dtype_is_bfloat16_on_a_cpu_that_is_fast_in_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, described: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(device, "is_cpu_fast_in_bfloat16", lambda: described)
     cpu = torch.device("cpu")
-    assert compute_dtype("auto", cpu) == (torch.bfloat16 if amx else torch.float32)
+    assert compute_dtype("auto", cpu) == (torch.bfloat16 if amx or described else torch.float32)
     assert compute_dtype("float32", cpu) == torch.float32
     assert compute_dtype("bfloat16", cpu) == torch.bfloat16
 

@@ -101,3 +101,13 @@ def test_files_without_a_usable_row_are_refused(tmp_path: Path) -> None:
         read_answers(tmp_path / "empty.parquet", SignalSettings(), NOW)
     with pytest.raises(Fault, match="--time-zone"):
         read_answers(file_of(tmp_path, {"time": "2024-03-06 10:00"}), SignalSettings(), NOW)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_score_alone_without_confidence_weighs_one(tmp_path: Path, kind: str) -> None:
+    path = file_of(tmp_path, {}, {"confidence": None, "polarity": -0.25}, kind=kind)
+    answers = read_answers(path, SignalSettings(), NOW)
+    assert answers.frame["confidence"].tolist() == [0.8, 1.0]
+    assert answers.frame["polarity"].tolist() == [0.5, -0.25]
+    path = file_of(tmp_path, {"confidence": None}, kind=kind)
+    assert read_answers(path, SignalSettings(), NOW).frame["confidence"].tolist() == [1.0]

@@ -17,7 +17,7 @@ from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE
 from moe.inference.load import LoadOptions, load, load_torch
-from moe.inference.predictor import Scores
+from moe.inference.windows import Scores
 from moe.model.backbone import load_backbone
 from moe.model.heads import HeadSettings
 from moe.runs.model_ref import resolve
