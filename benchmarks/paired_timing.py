@@ -64,13 +64,13 @@ class Ratio:
         return self.paired or self.ours / self.other
 
 
-def time_call(work: Callable[[], object]) -> float:
+def time_call(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the seconds of one call, including the GPU's queued work."""
-    start = time.perf_counter()
+    start = clock()
     work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def compare(
@@ -80,13 +80,14 @@ def compare(
     target: str,
     rounds: int,
     floor: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Ratio:
     """Time two implementations in alternation, after one warm-up call of each.
 
     Many short rounds give steadier ratios than few long ones.
     """
     ours(), other()
-    times = np.array([(time_call(other), time_call(ours), time_call(other)) for _ in range(rounds)])  # (rounds, 3)
+    times = np.array([[time_call(work, clock) for work in (other, ours, other)] for _ in range(rounds)])  # (rounds, 3)
     before, mine, after = times.T  # (rounds,) each
     return Ratio(
         name,

@@ -115,7 +115,7 @@ def write_ready(
         overwrite=True,
         readme=readme,
     )
-    write_calibration(out, calibration.tasks)
+    write_calibration(out, calibration.tasks, calibration.routing)
     fit_reference(work, out)
     write_graph(out)
 

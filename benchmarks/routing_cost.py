@@ -6,19 +6,40 @@ domains, or spread over two experts. The backbone runs on the batches that the r
 ratio is the median of the rounds' ratios, `best` that of the fastest rounds, and A/A that of the two backbone runs.
 
 `--equality` compares the answers of pruned routing with those of soft routing instead, with the ready mixture.
+
+`--graph` compares each routing in the mixture's graph with soft routing in the same graph, and with the same routing by
+PyTorch, both with `--threads` threads. The router is random, with weights that are nearly one-hot, or with `top_k: 2`.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import process_time
 
 import numpy as np
 import torch
-from paired_timing import Batch, Ratio, build_untrained, compare, forward_all, load_texts, print_ratios
+from paired_timing import (
+    Batch,
+    Ratio,
+    build_untrained,
+    build_untrained_with_card,
+    compare,
+    forward_all,
+    load_texts,
+    print_ratios,
+)
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from moe.checkpoints.mixture import write_mixture
+from moe.export.graph import write_graph
+from moe.inference.graph.onnx_predictor import OnnxPredictor
+from moe.inference.graph.session import GraphSession
 from moe.inference.load import LoadOptions, load_torch
 from moe.inference.stream import predict_texts
 from moe.inference.torch_predictor import TorchPredictor
@@ -100,6 +121,34 @@ def print_equality(texts: Sequence[str], console: Console) -> None:
     console.print(table)
 
 
+def measure_graph(experts: int, top_k: int | None, texts: Sequence[str], rounds: int, threads: int) -> Iterator[Ratio]:
+    """Compare routings in the graph of a mixture of random experts and a random router."""
+    torch.manual_seed(0)
+    model, card = build_untrained_with_card(experts, 16, BackboneSettings(dtype="float32"))
+    assert model.gate is not None
+    card = card.model_copy(update={"gate": card.gate.model_copy(update={"top_k": top_k})})
+    model.gate.settings = card.gate
+    if top_k is None:
+        with torch.no_grad():
+            model.gate.log_temperature.fill_(math.log(card.gate.min_temperature))
+    with TemporaryDirectory() as folder:
+        write_mixture(Path(folder) / "moe", model, card, "", {})
+        write_graph(Path(folder) / "moe")
+        session = GraphSession(Path(folder) / "moe", threads or None)
+        soft, pin = OnnxPredictor(session), [model.domains[0].name] * len(texts)
+        for routing, pinned in (("pruned", False), ("hard", False), ("soft", True)):
+            ours, theirs = OnnxPredictor(session, routing), TorchPredictor(model, "{text}", 96, routing)
+            given = pin if pinned else None
+            for _ in range(3):  # until the weights are folded
+                ours.score(texts, given), theirs.score(texts, given)
+            name = "pinned" if pinned else f"{routing}, {1 - ours.skipped_share:.0%} computed"
+            mine = partial(ours.score, texts, given)
+            # the time of the process's CPUs is steadier than the wall time where other programs run
+            works = {"soft": partial(soft.score, texts), "by PyTorch": partial(theirs.score, texts, given)}
+            for other, work in works.items():
+                yield compare(f"{name} : {other}", mine, work, "–", rounds, clock=process_time)
+
+
 def main() -> None:
     """Measure every routing and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -112,12 +161,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="torch's threads; default: torch's choice")
     parser.add_argument("--fold-memory", type=int, default=1024, help="MiB, as backbone.fold_memory")
     parser.add_argument("--equality", action="store_true", help="compare answers, and measure no time")
+    parser.add_argument("--graph", action="store_true", help="compare the routings in a graph")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     console, texts = Console(width=160), load_texts(args.count, args.texts)
     if args.equality:
         print_equality(texts, console)
+        return
+    if args.graph:
+        for experts, top_k in product(args.experts, (None, 2)):
+            console.print(f"{experts} experts, {'nearly one-hot' if top_k is None else 'two of them for each text'}:")
+            print_ratios(measure_graph(experts, top_k, texts, args.rounds, args.threads), console)
         return
     bare = load_backbone(BackboneSettings(dtype="float32")).model
     for experts in args.experts:

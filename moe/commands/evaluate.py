@@ -39,7 +39,7 @@ def evaluate_(
     model: OptionalModelArgument = None,
     data: DataOption = None,
     domain: DomainOption = None,
-    routing: RoutingChoiceOption = "soft",
+    routing: RoutingChoiceOption = "auto",
     pin: Annotated[
         bool, typer.Option("--pin", help="Route each text to the experts of its true domain (oracle routing).")
     ] = False,
@@ -84,7 +84,9 @@ def evaluate_(
         from moe.qa.evaluate import EvalSettings, check_choice_method, evaluate_qa_folder, qa_view
 
         settings = EvalSettings(
-            check_choice_method(choice_method), hard=check_routing(routing, ("soft", "hard")) == "hard", pin=pin
+            check_choice_method(choice_method),
+            hard=mode != "auto" and check_routing(routing, ("soft", "hard")) == "hard",
+            pin=pin,
         )
         names = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
         folder = resolve(model, run=work.out).folder
@@ -146,6 +148,7 @@ def calibrate_(
     config: ConfigOption = None,
     run: RunOption = None,
     sets: SetOption = None,
+    routing: RoutingChoiceOption = "auto",
     level: Annotated[
         float,
         typer.Option(
@@ -170,11 +173,13 @@ def calibrate_(
 ) -> None:
     """Fit a model's temperatures, abstention thresholds and label sets on validation rows, into `calibration.json`."""
     from moe.evaluation.calibration.calibrate import calibrate, calibration_view
+    from moe.inference.load import check_routing
     from moe.runs.model_ref import resolve
 
+    mode = check_routing(routing)
     work = open_workspace(config, run, sets)
     folder = resolve(model, run=work.out).folder
-    report = calibrate(work, folder, sets or (), quiet=False, level=level, conformal=conformal)
+    report = calibrate(work, folder, sets or (), quiet=False, level=level, conformal=conformal, routing=mode)
     print_view(report, calibration_view, json_)
 
 

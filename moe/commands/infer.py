@@ -177,7 +177,7 @@ def infer(
         domain=data_type,
         task=task,
         workers=workers,
-        plain=json_ or not sys.stdout.isatty(),
+        as_json=json_,
     )
 
 

@@ -8,11 +8,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from experts.errors import Fault
-from experts.lora import LoraSpec
+from moe.export.expert_updates import UpdateWeights
 from moe.export.graph_builder import GraphBuilder
 from moe.inference.graph.spec import BACKBONE, TensorPart
-
-Specs = tuple[tuple[str, LoraSpec], ...]
 
 
 @dataclass(frozen=True)
@@ -65,66 +63,6 @@ _ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 """ONNX's attribute `approximate` of Gelu, by the name in a config."""
 
 
-class UpdateWeights:
-    """Low-rank updates of the experts in a graph: their stacked matrices, and the scale of each rank.
-
-    Args:
-        graph: gets the nodes.
-        specs: for each layer the experts that change it, with rank and scaling.
-        files: by expert the file of its adapter, from the model's folder, and by layer the names of its two matrices.
-    """
-
-    def __init__(
-        self, graph: GraphBuilder, specs: Mapping[str, Specs], files: Mapping[str, tuple[str, Mapping[str, str]]]
-    ) -> None:
-        self.graph, self.specs, self.files = graph, specs, files
-        self.gates: str | None = None
-        """Gates (B, E + S), with the shared experts' last; None for a constant route."""
-        self.columns: dict[str, int] = {}
-        self._scales: dict[Specs, str] = {}
-
-    def down(self, paths: list[str], x: str, width: int) -> dict[str, str]:
-        """Return `g · s · A x` (B, T, R) of each layer that reads x (B, T, D) and has an update."""
-        changed = [path for path in paths if self.specs.get(path)]
-        if not changed:
-            return {}
-        specs = tuple(spec for path in changed for spec in self.specs[path])
-        parts = [self._part(name, path, "A") for path in changed for name, _ in self.specs[path]]
-        name = f"experts/A/{'+'.join(changed)}"
-        ranks = [sum(spec.rank for _, spec in self.specs[path]) for path in changed]
-        a = self.graph.weight(name, (width, sum(ranks)), *parts, transpose=True)  # (D, R)
-        product = self.graph.op("Mul", self.graph.op("MatMul", x, a), self._scale(specs))  # (B, T, R)
-        if len(changed) == 1:
-            return {changed[0]: product}
-        parted = self.graph.split("Split", product, self.graph.integers(*ranks), outputs=len(changed), axis=-1)
-        return dict(zip(changed, parted, strict=True))
-
-    def up(self, path: str, product: str, width: int) -> str:
-        """Return `B · product` (B, T, D) of a layer."""
-        specs = self.specs[path]
-        parts = [self._part(name, path, "B") for name, _ in specs]
-        rank = sum(spec.rank for _, spec in specs)
-        b = self.graph.weight(f"experts/B/{path}", (rank, width), *parts, axis=1, transpose=True)  # (R, D)
-        return self.graph.op("MatMul", product, b)
-
-    def _part(self, expert: str, path: str, side: str) -> TensorPart:
-        file, keys = self.files[expert]
-        return TensorPart(file=file, tensor=f"{keys[path]}.lora_{side}.weight")
-
-    def _scale(self, specs: Specs) -> str:
-        """Return `g · s` (B, 1, R), a column for each rank; (1, 1, R) for a constant route."""
-        if specs not in self._scales:
-            scaling = np.array([spec.scaling for _, spec in specs for _ in range(spec.rank)])  # (R,)
-            if self.gates is None:
-                self._scales[specs] = self.graph.constant(scaling[None, None])
-            else:
-                columns = [self.columns[name] for name, spec in specs for _ in range(spec.rank)]
-                wide = self.graph.op("Gather", self.gates, self.graph.integers(*columns), axis=1)  # (B, R)
-                wide = self.graph.op("Mul", wide, self.graph.constant(scaling))  # (B, R)
-                self._scales[specs] = self.graph.op("Unsqueeze", wide, self.graph.integers(1))  # (B, 1, R)
-        return self._scales[specs]
-
-
 class EncoderGraph:
     """Writes a backbone's layers into a graph.
 
@@ -150,15 +88,20 @@ class EncoderGraph:
         self.heads: int = self.config.num_attention_heads
         self.epsilon: float = getattr(self.config, "layer_norm_eps", 1e-12)
 
-    def states(self, ids: str, mask: str) -> Iterator[str]:
+    def states(self, ids: str, mask: str, first: int = 0, known: str | None = None) -> Iterator[str]:
         """Yield the embeddings (B, T, D) of token ids (B, T), then the output of each layer.
 
         A layer is written when its output is requested, so that the gates can be set after the trunk.
+
+        Args:
+            ids: not read if the first layer's input is known.
+            first: index of the first layer that is written.
+            known: its input (B, T, D), which is yielded first; by default the embeddings.
         """
-        states = self._embed(ids)
+        states = self._embed(ids) if known is None else known  # (B, T, D)
         yield states
         bias = self._attention_bias(mask)  # (B, 1, 1, T)
-        for index in range(self.config.num_hidden_layers):
+        for index in range(first, self.config.num_hidden_layers):
             states = self._layer(self.names.layer.format(index), states, bias)
             yield states
 

@@ -18,10 +18,12 @@ from moe.checkpoints.expert import SHARED_NAME, read_backbone_settings
 from moe.checkpoints.file_names import HEADS, ROUTER
 from moe.checkpoints.mixture import parse_mixture_card, read_card
 from moe.console import info
+from moe.export.graph_parts import WrittenGraph, describe_parts, has_parts
 from moe.export.int8 import ExportedInt8Graph, compare_int8, quantize_graph
-from moe.export.mixture_graph import AdapterFiles, MixtureGraphBuilder
+from moe.export.mixture_graph import AdapterFiles, MixtureGraphBuilder, Part
 from moe.export.onnx import CHECK_TEXTS, TOLERANCE, ExportedGraph
 from moe.export.selection import ExportSource, load_export_source
+from moe.inference.batches import CPU_TOKEN_BUDGET
 from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession, check_graph, tensor_names
 from moe.inference.graph.spec import (
@@ -29,14 +31,17 @@ from moe.inference.graph.spec import (
     GRAPH_FILE,
     GRAPH_FOLDER,
     INT8_FILE,
+    PART_FILES,
     SPEC_FILE,
     TOKENIZER_FILE,
     GraphSpec,
+    RoutedParts,
 )
 from moe.inference.rows import Row
 from moe.inference.torch_predictor import TorchPredictor, build_inference_spec
 from moe.inference.windows import Scores
 from moe.model.backbone import BackboneSettings, weight_files
+from moe.model.mode import Routing
 from moe.runs.versions import package_versions
 
 
@@ -61,19 +66,23 @@ def write_graph(folder: Path, int8_rows: Sequence[Row] = ()) -> ExportedGraph:
     source = load_export_source(folder, ("backbone.dtype=float32",))
     _check_source(source)
     files = weight_files(settings)
-    builder = MixtureGraphBuilder(
-        source.model,
-        tensor_names(files),
-        _adapter_files(source),
-        heads=HEADS if source.model.active_expert is None else EXPERT_HEADS,
-        router=ROUTER,
-    )
-    content = builder.build()
+    adapters = _adapter_files(source)
+
+    def build(part: Part) -> WrittenGraph:
+        heads = HEADS if source.model.active_expert is None else EXPERT_HEADS
+        builder = MixtureGraphBuilder(source.model, tensor_names(files), adapters, heads, ROUTER, part)
+        return WrittenGraph(builder.build(), builder.inputs, tuple(builder.graph.outputs), builder.graph.weights)
+
+    complete = build("complete")
+    parts = {part: build(part) for part in PART_FILES} if has_parts(source.model) else {}
     with atomic_folder(folder / GRAPH_FOLDER, overwrite=True) as temporary:
-        write_bytes(temporary / GRAPH_FILE, content)
+        write_bytes(temporary / GRAPH_FILE, complete.content)
+        for part, written in parts.items():
+            write_bytes(temporary / PART_FILES[part], written.content)
         tokenizer = source.model.loaded_backbone.tokenizer
         write_text(temporary / TOKENIZER_FILE, tokenizer.backend_tokenizer.to_str())
-        spec = _graph_spec(source, builder, settings, temporary)
+        routed = describe_parts(source.model, complete, parts, adapters) if parts else None
+        spec = _graph_spec(source, complete, routed, settings, temporary)
         write_json(temporary / SPEC_FILE, spec.to_json())
         session = GraphSession(folder, graph=temporary)
         difference = _compare_with_torch(source, session)
@@ -112,7 +121,7 @@ def copy_graph(source: Path, target: Path) -> None:
         info(f"the graph is not copied: {fault}")
         return
     with atomic_folder(target / GRAPH_FOLDER, overwrite=True) as temporary:
-        for name in (GRAPH_FILE, TOKENIZER_FILE):
+        for name in (GRAPH_FILE, TOKENIZER_FILE, *(PART_FILES.values() if spec.parts is not None else ())):
             shutil.copyfile(source / GRAPH_FOLDER / name, temporary / name)
         spec = spec.model_copy(update={"manifest_sha256": sha256_of(target / MANIFEST), "int8_sha256": None})
         write_json(temporary / SPEC_FILE, spec.to_json())
@@ -154,10 +163,10 @@ def _adapter_files(source: ExportSource) -> AdapterFiles:
 
 
 def _graph_spec(
-    source: ExportSource, builder: MixtureGraphBuilder, settings: BackboneSettings, graph: Path
+    source: ExportSource, complete: WrittenGraph, parts: RoutedParts | None, settings: BackboneSettings, graph: Path
 ) -> GraphSpec:
-    folder, backbone = source.folder, source.model.loaded_backbone
-    used = {part.file for weight in builder.graph.weights.values() for part in weight.parts} - {BACKBONE}
+    folder, backbone, gate = source.folder, source.model.loaded_backbone, source.model.gate
+    used = {part.file for weight in complete.weights.values() for part in weight.parts} - {BACKBONE}
     return GraphSpec(
         version=package_versions()["finmoe"],
         backbone=settings.name,
@@ -169,15 +178,17 @@ def _graph_spec(
         files={name: sha256_of(folder / name) for name in sorted(used)},
         pad_id=backbone.tokenizer.pad_token_id,
         truncation_side=backbone.tokenizer.truncation_side,
-        inputs=builder.inputs,
-        outputs=tuple(builder.graph.outputs),
-        weights=builder.graph.weights,
+        inputs=complete.inputs,
+        outputs=complete.outputs,
+        weights=dict(complete.weights),
         spec=build_inference_spec(source.model, source.template, source.max_length),
+        prune=gate.settings.prune if gate is not None else 0.0,
+        parts=parts,
     )
 
 
 def _compare_with_torch(source: ExportSource, session: GraphSession) -> float:
-    """Return the largest absolute difference of the graph's outputs from PyTorch's, soft and hard, in every domain.
+    """Return the largest absolute difference of the graph's outputs from PyTorch's, in every routing and domain.
 
     Raises:
         Fault: if it is larger than `TOLERANCE`.
@@ -186,14 +197,23 @@ def _compare_with_torch(source: ExportSource, session: GraphSession) -> float:
     texts, largest = [*CHECK_TEXTS, long], 0.0
     domains = [None, *(domain.name for domain in session.spec.spec.domains)]
     pins = [domains[index % len(domains)] for index in range(len(texts))]
-    for routing, pin in (("soft", None), ("soft", pins), ("hard", pins)):
+    few, many = CPU_TOKEN_BUDGET, 1  # windows are batched by their experts if they are many for the budget
+    runs: tuple[tuple[Routing, list[str | None] | None, tuple[int, ...]], ...] = (
+        ("soft", None, (few,)),
+        ("soft", pins, (few,)),
+        ("hard", pins, (few, many)),
+        ("pruned", None, (many,)),
+    )
+    for routing, pin, budgets in runs:
         options: dict[str, Any] = {"routing": routing, "windows": True, "states": True}
-        ours = OnnxPredictor(session, **options)
-        theirs = TorchPredictor(source.model, source.template, source.max_length, **options)
-        largest = float(np.maximum(largest, _difference(ours.score(texts, pin), theirs.score(texts, pin))))
+        expected = TorchPredictor(source.model, source.template, source.max_length, **options).score(texts, pin)
+        for budget in budgets:
+            ours = OnnxPredictor(session, **options, batch_tokens=budget)
+            ours.fold_tokens = 0 if routing == "hard" else ours.fold_tokens
+            largest = float(np.maximum(largest, _difference(ours.score(texts, pin), expected)))
     if not largest <= TOLERANCE:
-        expected = f"a graph whose outputs differ from PyTorch's by at most {TOLERANCE:g}"
-        raise Fault(expected, f"a difference of {largest:.1g}", "report this as a bug, with the model")
+        limit = f"a graph whose outputs differ from PyTorch's by at most {TOLERANCE:g}"
+        raise Fault(limit, f"a difference of {largest:.1g}", "report this as a bug, with the model")
     return largest
 
 

@@ -118,7 +118,7 @@ def write_hub_folder(out: Path, folder: Path, license_id: str | None, overwrite:
             _write_transformers_files(temporary, card)
         write_manifest(temporary, (CALIBRATION, *GRAPH_FILES))  # the files below contain its hash
         if calibration is not None:
-            write_calibration(temporary, calibration.tasks)
+            write_calibration(temporary, calibration.tasks, calibration.routing)
         copy_graph(folder, temporary)
     check_manifest(out, "a mixture")
     remarks = list(_remarks(folder, card, license_id, split, synthetic))
@@ -181,7 +181,8 @@ def _card_metrics(folder: Path, card: MixtureCard) -> tuple[list[EvalResult], st
     path = folder.parent / EVALUATION / folder.name / METRICS
     if path.is_file() and path.stat().st_mtime >= (folder / MANIFEST).stat().st_mtime:
         content = read_json(path)
-        if content["routing_mode"] == "soft":  # the default, which users of the card get
+        default = card.routing.choice if card.routing is not None else "soft"
+        if content["routing_mode"] == default:  # which users of the card get
             tasks = content["tasks"].items()
             return [result for task, report in tasks for result in _eval_results(task, "test", report)], "test"
     reports = {

@@ -9,6 +9,8 @@ CPU_TOKEN_BUDGET = 1024
 """Tokens per batch in fp32 that fit a CPU's caches; also the smallest default budget."""
 BATCH_OVERHEAD = 1 / 16
 """Cost of a batch besides its tokens, as a share of the token budget: 64 tokens of 1,024 on a CPU."""
+FOLD_TOKENS = 1024
+"""Tokens that keep one expert for whose sake its weights are folded."""
 
 
 def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np.ndarray]:

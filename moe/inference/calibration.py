@@ -16,6 +16,7 @@ from experts.cards import read_record
 from experts.errors import Fault
 from experts.reused import write_sealed_json
 from moe.inference.abstention import RiskCoveragePoint, require_point
+from moe.model.mode import Routing
 
 CALIBRATION = "calibration.json"
 FORMAT, OLDEST_FORMAT = 3, 1  # in format 1, thresholds had no bounds; formats before 3 have no hash of themselves
@@ -97,7 +98,18 @@ class Calibration(BaseModel):
 
     format: int = FORMAT
     model: str = Field(description=f"SHA-256 of the {MANIFEST} of the model that it was fitted for")
+    routing: Routing = Field("soft", description="how the validation rows were routed that it was fitted on")
     tasks: dict[str, TaskCalibration]
+
+    def require_routing(self, routing: Routing) -> None:
+        """Check that texts are routed as the rows were to which thresholds and label sets were fitted.
+
+        Raises:
+            Fault: if they are not; the sets and thresholds guarantee nothing for these texts.
+        """
+        if routing != self.routing:
+            remedy = f"predict with --routing {self.routing}, or run moe calibrate --routing {routing}"
+            raise Fault(f"the routing {self.routing}, on which the model was calibrated", routing, remedy)
 
     def temperature(self, task: str) -> float:
         """Temperature of a task; 1 for a task that was not calibrated."""
@@ -161,8 +173,24 @@ def read_calibration(folder: Path) -> Calibration | None:
     return calibration
 
 
-def write_calibration(folder: Path, tasks: dict[str, TaskCalibration]) -> Calibration:
+def check_calibrated(calibration: Calibration | None, abstain: float | None, label_sets: bool) -> None:
+    """Check that there is a calibration if abstention or label sets need one.
+
+    Raises:
+        Fault: if there is none.
+    """
+    if abstain is not None and calibration is None:
+        raise Fault("a calibrated model to abstain with", "no calibration", "run moe calibrate, or remove abstain")
+    if label_sets and calibration is None:
+        remedy = "run moe calibrate --conformal 0.9, or remove label_sets"
+        raise Fault("a calibrated model for label sets", "no calibration", remedy)
+
+
+def write_calibration(folder: Path, tasks: dict[str, TaskCalibration], routing: Routing = "soft") -> Calibration:
     """Write a model's calibration into its folder, atomically, replacing an earlier one.
+
+    The file of soft routing has no key for it, so that earlier releases read it; others would ignore how texts have to
+    be routed.
 
     The manifest does not list the calibration; the calibration names the manifest by its hash. So no other file of the
     model changes, and a copy of the folder without the calibration is still a complete model.
@@ -170,7 +198,10 @@ def write_calibration(folder: Path, tasks: dict[str, TaskCalibration]) -> Calibr
     Raises:
         Fault: if the folder cannot be written.
     """
-    calibration = Calibration(model=sha256_of(folder / MANIFEST), tasks=tasks)
-    without = {name: {"label_sets"} for name, task in tasks.items() if task.label_sets is None}
-    write_sealed_json(folder / CALIBRATION, calibration.model_dump(mode="json", exclude={"tasks": without}))
+    calibration = Calibration(model=sha256_of(folder / MANIFEST), routing=routing, tasks=tasks)
+    without: dict[str, Any] = {
+        "tasks": {name: {"label_sets"} for name, task in tasks.items() if task.label_sets is None},
+        "routing": routing == "soft",
+    }
+    write_sealed_json(folder / CALIBRATION, calibration.model_dump(mode="json", exclude=without))
     return calibration

@@ -8,7 +8,7 @@ from itertools import islice
 from rich.console import Console
 from rich.prompt import Prompt
 
-from moe.console import info, progress_bar
+from moe.console import format_json, info, progress_bar
 from moe.inference.load import LoadOptions, load
 from moe.inference.multiprocess import predict_in_processes, threads_per_worker
 from moe.inference.predictor import Predictor
@@ -30,9 +30,14 @@ def run_infer(
     domain: str | None = None,
     task: str | None = None,
     workers: int = 1,
-    plain: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Run `moe infer`: predictions to a file, as JSON lines, as a table, or at a prompt.
+
+    At the end of a run in one process it states how the texts were routed, once: as a line on standard error, unless
+    all experts were mixed, or with `as_json` as one JSON object, with `routing` and `experts_skipped`, the mean share
+    of the experts that were not computed for a text. Standard output holds this object if predictions go to a file;
+    otherwise it holds only predictions, and standard error has the object.
 
     Args:
         source: without texts and a file, texts are read from standard input or a prompt.
@@ -42,7 +47,7 @@ def run_infer(
         domain: restricts the texts to the experts of this domain.
         task: the task to predict, if there are several.
         workers: number of processes; without `threads` in the options, the cores are divided among them.
-        plain: print JSON lines instead of a table.
+        as_json: print JSON lines instead of a table, also on a terminal, and state the routing as JSON.
 
     Raises:
         Fault: if an option is invalid, the domain or task is unknown, the model cannot be loaded, there are more
@@ -79,9 +84,19 @@ def run_infer(
                 workers=workers,
                 target=source.has_target,
             )
-        _predict(source, target, predict, plain)
-    if predictor is not None and predictor.routing != "soft":
-        info(f"routing {predictor.routing}: {predictor.skipped_share:.1%} of the experts per text were not computed")
+        _predict(source, target, predict, plain=as_json or not sys.stdout.isatty())
+    if predictor is not None:
+        _print_routing(predictor, as_json, to_file=target.path is not None)
+
+
+def _print_routing(predictor: Predictor, as_json: bool, to_file: bool) -> None:
+    skipped = predictor.skipped_share
+    if as_json:
+        stream = sys.stdout if to_file else sys.stderr
+        summary = {"routing": predictor.routing, "experts_skipped": round(skipped, 6)}
+        print(format_json(summary, getattr(stream, "encoding", None)), file=stream, flush=True)
+    elif predictor.routing != "soft":
+        info(f"routing {predictor.routing}: {skipped:.1%} of the experts per text were not computed")
 
 
 def input_columns(source: TextSource) -> InputColumns:

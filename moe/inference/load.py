@@ -106,20 +106,11 @@ def load(ref: ModelRef, options: LoadOptions = LoadOptions(), backbones: "Backbo
 
 def _load(ref: ModelRef, options: LoadOptions, backbones: "BackbonePool | None") -> Predictor:
     if options.runtime in ("onnx", "int8"):
-        if options.routing == "pruned":
-            remedy = "use --runtime torch, or another --routing"
-            raise Fault("no --routing pruned for a graph, which computes every expert", "pruned", remedy)
         if options.sets:
             remedy = "use --runtime torch, or remove --set"
             raise Fault("no --set for a graph, whose settings are fixed", options.sets[0], remedy)
         return _load_onnx(ref, options, _read_calibration(ref, options))
-    if (
-        options.runtime == "torch"
-        or options.sets
-        or options.routing == "pruned"
-        or has_gpu()
-        or (options.large and is_cpu_fast_in_bfloat16())
-    ):
+    if options.runtime == "torch" or options.sets or has_gpu() or (options.large and is_cpu_fast_in_bfloat16()):
         return load_torch(ref, options, backbones)
     if not (ref.folder / GRAPH_FOLDER).is_dir():
         return load_torch(ref, options, backbones)
@@ -135,7 +126,7 @@ def _load_onnx(ref: ModelRef, options: LoadOptions, calibration: Calibration | N
     from moe.inference.graph.onnx_predictor import OnnxPredictor
     from moe.inference.graph.session import GraphSession
 
-    return OnnxPredictor(
+    predictor = OnnxPredictor(
         GraphSession(ref.folder, options.threads, int8=options.runtime == "int8"),
         routing=options.routing,
         windows=options.windows,
@@ -144,6 +135,10 @@ def _load_onnx(ref: ModelRef, options: LoadOptions, calibration: Calibration | N
         abstain=options.abstain,
         label_sets=options.label_sets,
     )
+    if options.routing == "pruned" and predictor.routing != "pruned":
+        remedy = f"write the graph again, moe export {ref.folder} --to graph, or use --runtime torch"
+        raise Fault("a graph with pruned routing", "a graph of format 1, which computes every expert", remedy)
+    return predictor
 
 
 def load_torch(

@@ -15,7 +15,7 @@ import numpy as np
 from experts.domain import CLASSES, Kind, Labels
 from experts.errors import Fault
 from moe.inference.batches import chunk_size_for
-from moe.inference.calibration import Calibration
+from moe.inference.calibration import Calibration, check_calibrated
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
 from moe.inference.windows import Scores
@@ -162,11 +162,7 @@ class Predictor(ABC):
         Raises:
             Fault: if `abstain` or `label_sets` is set and the model is not calibrated.
         """
-        if abstain is not None and self.calibration is None:
-            raise Fault("a calibrated model to abstain with", "no calibration", "run moe calibrate, or remove abstain")
-        if label_sets and self.calibration is None:
-            remedy = "run moe calibrate --conformal 0.9, or remove label_sets"
-            raise Fault("a calibrated model for label sets", "no calibration", remedy)
+        check_calibrated(self.calibration, abstain, label_sets)
         other = copy(self)
         other.routing, other.abstain, other.label_sets = self.resolve_routing(routing), abstain, label_sets
         return other
@@ -238,9 +234,12 @@ class Predictor(ABC):
 
         Raises:
             Fault: if the model does not know the task or domain, has no task for texts with a target or none for texts
-                without, no threshold reaches the target accuracy, or the task has no label sets.
+                without, no threshold reaches the target accuracy, the task has no label sets, or thresholds or label
+                sets were fitted on texts that were routed otherwise.
         """
         self.spec.check_request(task, domain, target)
+        if self.calibration is not None and (self.abstain is not None or self.label_sets) and len(self.experts) > 1:
+            self.calibration.require_routing(self.routing)
         for kind in (target,) if target is not None else (False, True):
             for name in self._answering_tasks(task, domain, kind):
                 self._check_score_task(name, named=task is not None)

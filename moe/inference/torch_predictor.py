@@ -18,7 +18,7 @@ from experts.domain import LabelSpace
 from experts.gated_linear import in_out_features
 from moe.data.collator import encode_windows, long_targets
 from moe.data.polarity import find_sign
-from moe.inference.batches import BATCH_OVERHEAD, CPU_TOKEN_BUDGET, batch_by_tokens, plan_batches
+from moe.inference.batches import BATCH_OVERHEAD, CPU_TOKEN_BUDGET, FOLD_TOKENS, batch_by_tokens, plan_batches
 from moe.inference.calibration import Calibration
 from moe.inference.predictor import Predictor
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
@@ -30,9 +30,6 @@ from moe.model.mode import RoutingChoice, RoutingMode
 from moe.model.outputs import RouterOutput
 from moe.model.routing import allowed_experts
 from moe.profiling import oom_guard
-
-FOLD_TOKENS = 1024
-"""Tokens that keep one expert for whose sake its weights are folded."""
 
 
 def build_inference_spec(

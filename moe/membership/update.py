@@ -18,7 +18,7 @@ from moe.config.run import RunSettings
 from moe.config.stages import ADAPT
 from moe.console import info
 from moe.data.sampler import subsample_per_domain
-from moe.inference.calibration import TaskCalibration, read_calibration, write_calibration
+from moe.inference.calibration import Calibration, read_calibration, write_calibration
 from moe.membership.compatibility import (
     check_expert_fits,
     check_known_expert,
@@ -115,18 +115,22 @@ def add(model: Path, expert: Path, run: RunSettings | None, target: UpdateTarget
         return ExpertChange(model=str(target.out), expert=new_expert.name, domain=domain.name, adaptation=adaptation)
 
 
-def _calibration_of_others(before: StoredMixture, changed: str) -> dict[str, TaskCalibration]:
+def _calibration_of_others(before: StoredMixture, changed: str) -> Calibration | None:
     """Return the temperatures and thresholds of all domains but the one that changes."""
     calibration = read_calibration(before.folder)
     tasks = {task for name, domain in before.domains.items() if name != changed for task in domain.tasks}
-    return {} if calibration is None else {task: its for task, its in calibration.tasks.items() if task in tasks}
+    if calibration is None:
+        return None
+    unchanged = {task: its for task, its in calibration.tasks.items() if task in tasks}
+    return calibration.model_copy(update={"tasks": unchanged})
 
 
-def _write_calibration(out: Path, tasks: dict[str, TaskCalibration]) -> None:
+def _write_calibration(out: Path, calibration: Calibration | None) -> None:
     """Write the calibration of unchanged domains, if there is one."""
-    if tasks:
-        write_calibration(out, tasks)
-        info(f"the calibration of {', '.join(tasks)} is kept; moe calibrate {out} fits that of all tasks")
+    if calibration is not None and calibration.tasks:
+        tasks = ", ".join(calibration.tasks)
+        write_calibration(out, calibration.tasks, calibration.routing)
+        info(f"the calibration of {tasks} is kept; moe calibrate {out} fits that of all tasks")
 
 
 def _domains_on_card(expert: ExpertFolder) -> list[Domain]:
@@ -155,7 +159,7 @@ def remove(model: Path, name: str, target: UpdateTarget, run: RunSettings | None
         after = without_expert(before, name)
         domain = next(domain for domain in before.card.domains if name in domain.experts)
         remaining = next((other.experts for other in after.card.domains if other.name == domain.name), ())
-        calibration = {} if run is not None else _calibration_of_others(before, domain.name)
+        calibration = None if run is not None else _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-removed", full_domains=[])
         _write_calibration(target.out, calibration)
         return ExpertChange(
@@ -186,7 +190,7 @@ def swap(model: Path, name: str, expert: Path, target: UpdateTarget, run: RunSet
         check_same_domain(domain.to_domain(), new_expert)
         check_expert_fits(before, new_expert)
         after = with_swapped_expert(before, name, new_expert)
-        calibration = {} if run is not None else _calibration_of_others(before, domain.name)
+        calibration = None if run is not None else _calibration_of_others(before, domain.name)
         adaptation = _write_changed(before, after, run, target, stage="expert-swapped", full_domains=[domain.name])
         _write_calibration(target.out, calibration)
         return ExpertChange(

@@ -152,12 +152,14 @@ class CalibrationReport(Result):
 
     Args:
         model: folder of the model.
+        routing: how the rows were routed; soft in a report of an earlier release.
         level: confidence level of the thresholds, 0.5 to 1; None in a report of an earlier release.
         tasks: by task.
         label_sets: conformal sets on the test rows; not set without `--conformal`.
     """
 
     model: str = ""
+    routing: str = "soft"
     level: float | None = None
     tasks: dict[str, TaskCalibrationReport]
     label_sets: LabelSetReport | None = None

@@ -33,7 +33,7 @@ class EvaluationReport(Result):
 
     Args:
         rows: number of rows.
-        routing_mode: `soft`, `hard` or `pinned`.
+        routing_mode: `soft`, `pruned`, `hard` or `pinned`.
         tasks: by task, of predictions among the labels of the row's own task.
         tasks_routed: by task, of predictions for the most probable domain, as for a text of unknown domain.
         domains: means over the tasks of each domain.

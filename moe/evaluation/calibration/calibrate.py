@@ -24,6 +24,7 @@ from moe.inference.abstention import find_point, rows_needed
 from moe.inference.calibration import CALIBRATION, TaskCalibration, write_calibration
 from moe.inference.load_mixture import load_mixture
 from moe.inference.torch_predictor import TorchPredictor
+from moe.model.mode import Routing, RoutingChoice
 from moe.plots.calibration import CalibrationSeries, write_reliability_chart, write_risk_coverage_chart
 from moe.report.label_sets import label_set_view
 from moe.report.terminal import format_interval
@@ -51,17 +52,19 @@ def calibrate(
     quiet: bool = True,
     level: float = DEFAULT_LEVEL,
     conformal: float | None = None,
+    routing: RoutingChoice = "auto",
 ) -> CalibrationReport:
     """Fit a model's temperatures and thresholds on the run's validation rows, and write them into its folder.
 
-    Rows are predicted with soft routing and the labels of their own task. The report and charts are written below
-    `evaluation/MODEL/`.
+    Rows are routed as in inference and predicted with the labels of their own task. The report and charts are written
+    below `evaluation/MODEL/`.
 
     Args:
         sets: overrides of the backbone settings, see `load_mixture`.
         level: confidence level of the thresholds' accuracy, 0.5 to 1; more retains fewer rows.
         conformal: level of label sets, 0.5 to 1, the least share of texts whose set holds the true label; more makes
             larger sets. None fits no sets.
+        routing: `auto`, `soft`, `pruned` or `hard`; thresholds and label sets hold only for texts that are routed so.
 
     Raises:
         Fault: if the model cannot be loaded, there are no labelled validation rows or too few for label sets, a folder
@@ -73,7 +76,7 @@ def calibrate(
         check_extra("conformal")
     check_extra("report")  # the charts are drawn last
     model, template, max_length = load_mixture(resolve(folder), sets)
-    predictor = TorchPredictor(model, template, max_length)
+    predictor = TorchPredictor(model, template, max_length, routing)
     validation, test = (
         collect_logits(predictor, load_run_rows(work, model, split), title=split, quiet=quiet) for split in SPLITS
     )
@@ -91,11 +94,11 @@ def calibrate(
     calibrations = {task: fit_calibration(logits, level) for task, logits in validation.items()}
     if conformal is not None:
         calibrations = with_label_sets(calibrations, validation, conformal)
-    report = calibration_report(folder, calibrations, validation, test)
+    report = calibration_report(folder, calibrations, validation, test, predictor.routing)
     calibrated = {task: test[task].cooled(its.temperature) for task, its in calibrations.items() if task in test}
     if sets_report := label_set_report(calibrations, calibrated, model.labels.domain_by_task):
         report = report.model_copy(update={"label_sets": sets_report})
-    write_calibration(folder, calibrations)
+    write_calibration(folder, calibrations, predictor.routing)
     target = work.out / EVALUATION / folder.name
     write_json(target / CALIBRATION, report)
     before_and_after = _before_and_after(test or validation, calibrations)
@@ -144,7 +147,11 @@ def with_limits(task: TaskLogits) -> TaskLogits:
 
 
 def calibration_report(
-    folder: Path, calibrations: Mapping[str, TaskCalibration], validation: LogitsByTask, test: LogitsByTask
+    folder: Path,
+    calibrations: Mapping[str, TaskCalibration],
+    validation: LogitsByTask,
+    test: LogitsByTask,
+    routing: Routing = "soft",
 ) -> CalibrationReport:
     """Metrics before and after calibration, as `calibrate` returns them."""
     tasks = {}
@@ -164,7 +171,7 @@ def calibration_report(
             report = report.model_copy(update={"test": _metrics(test[task], calibration.temperature)})
         tasks[task] = report
     level = next((calibration.level for calibration in calibrations.values()), None)
-    return CalibrationReport(model=str(folder), level=level, tasks=tasks)
+    return CalibrationReport(model=str(folder), routing=routing, level=level, tasks=tasks)
 
 
 def _metrics(task: TaskLogits, temperature: float) -> SplitCalibration:
@@ -238,6 +245,7 @@ def calibration_view(report: CalibrationReport) -> RenderableType:
     remarks = [Text(f"{task}: {its.remark}") for task, its in report.tasks.items() if its.remark]
     thresholds = [_describe_thresholds(task, its) for task, its in report.tasks.items() if its.label_thresholds]
     sets = [label_set_view(report.label_sets)] if report.label_sets is not None else []
+    remarks += [Text(f"routing: {report.routing}; it holds for no other")] if report.routing != "soft" else []
     return Group(_metrics_table(report), *remarks, *thresholds, _abstention_table(report), *sets)
 
 

@@ -1,5 +1,6 @@
 """Predictions with a graph in onnxruntime: the same scores as PyTorch's in fp32, without importing torch."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,7 +12,14 @@ from tokenizers import Tokenizer
 
 from experts.errors import Fault
 from moe.data.text_checks import cut_target, replace_surrogates, segment_separator, target_limit
-from moe.inference.batches import CPU_TOKEN_BUDGET, batch_by_tokens
+from moe.inference.batches import (
+    BATCH_OVERHEAD,
+    CPU_TOKEN_BUDGET,
+    FOLD_TOKENS,
+    ExpertBatch,
+    batch_by_tokens,
+    plan_batches,
+)
 from moe.inference.calibration import Calibration
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import TOKENIZER_FILE
@@ -99,7 +107,7 @@ class OnnxPredictor(Predictor):
 
     Args:
         session: the loaded graph.
-        routing: see `Predictor`; a graph computes every expert, so that `pruned` is `soft`.
+        routing: see `Predictor`; in a graph of format 1 `pruned` is `soft`.
         windows: average a long text over all its windows, instead of at most as many as in training.
         batch_tokens: tokens in a batch, padding included; by default as many as fit a CPU's caches.
         calibration: its temperatures divide the logits; None leaves the logits unchanged.
@@ -119,11 +127,10 @@ class OnnxPredictor(Predictor):
         label_sets: bool = False,
         states: bool = False,
     ) -> None:
-        graph = session.spec
+        graph, self.session = session.spec, session
         super().__init__(
             graph.spec, batch_tokens or CPU_TOKEN_BUDGET, routing, windows, calibration, abstain, label_sets
         )
-        self.session = session
         self.encoder = TextEncoder(
             session.graph / TOKENIZER_FILE,
             self.template,
@@ -133,15 +140,25 @@ class OnnxPredictor(Predictor):
         )
         self.outputs = [name for name in graph.outputs if states or name != "states"]
         self.domain_index = {domain.name: index for index, domain in enumerate(self.spec.domains)}
+        self.fold_tokens = FOLD_TOKENS
+        self._counts: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+        """By expert, tokens that kept no other expert and were computed without folded weights."""
 
     def resolve_routing(self, choice: RoutingChoice) -> Routing:
-        """Return how texts are routed for a choice; a graph prunes nothing."""
-        return "hard" if super().resolve_routing(choice) == "hard" else "soft"
+        """Return how texts are routed for a choice; a graph of format 1 prunes nothing."""
+        routing = super().resolve_routing(choice)
+        return "soft" if routing == "pruned" and "prune" not in self.session.spec.inputs else routing
 
     @property
     def marks_unfamiliar(self) -> bool:
         """Whether texts far from the training texts of every domain are marked."""
         return "unfamiliar" in self.outputs
+
+    @property
+    def skipped_share(self) -> float:
+        """Mean share of a window's experts that were not computed so far, 0 to 1; 0 with soft routing."""
+        return self._counts["skipped"] / max(1, self._counts["experts"])
 
     def score(
         self,
@@ -156,7 +173,10 @@ class OnnxPredictor(Predictor):
         ids, text_index = [ids[i] for i in read], text_index[read]
         domain = np.array([self.domain_index.get(pin[i] or "", -1) if pin else -1 for i in text_index])  # (W,)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
-        outputs = [self._forward([ids[i] for i in batch], domain[batch]) for batch in batches]
+        if self._splits_by_experts(ids, domain):
+            batches, outputs = self._forward_by_experts(ids, batches, domain)
+        else:
+            outputs = [self._forward([ids[i] for i in batch], domain[batch]) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching
         windows = {name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]}
         lengths = [len(window) for window in ids]
@@ -166,17 +186,108 @@ class OnnxPredictor(Predictor):
         return replace(scores, target_truncated=self.encoder.long_targets(targets))
 
     def _forward(self, ids: Sequence[list[int]], domain: np.ndarray) -> dict[str, np.ndarray]:
-        """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`."""
+        """One batch of windows (W): logits as `head/NAME`, `polarity`, `routing_weights`, `states`, `unfamiliar`."""
+        feed = self._inputs(ids, domain)
+        values = self.session.run(self.outputs, {name: feed[name] for name in self.session.spec.inputs})
+        if self.routing != "soft":
+            self._counts.update(experts=len(ids) * len(self.experts))
+        return _with_head_names(dict(zip(self.outputs, values, strict=True)))
+
+    def _inputs(self, ids: Sequence[list[int]], domain: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs of the complete graph and of the router for a batch of windows (W)."""
         lengths = np.array([len(row) for row in ids])  # (W,)
         mask = np.arange(lengths.max()) < lengths[:, None]  # (W, T)
         padded = np.full(mask.shape, self.session.spec.pad_id)  # (W, T)
         padded[mask] = np.concatenate(ids)
-        feed = {
+        return {
             "input_ids": padded,
             "attention_mask": mask.astype(np.int64),
             "domain": domain,
             "hard": np.array(self.hard),
+            "prune": np.array(self._prune, dtype=np.float32),
         }
-        values = self.session.run(self.outputs, {name: feed[name] for name in self.session.spec.inputs})
-        names = [name.replace("logits/", "head/", 1) for name in self.outputs]
-        return dict(zip(names, values, strict=True))
+
+    @property
+    def _prune(self) -> float:
+        return self.session.spec.prune if self.routing == "pruned" else 0.0
+
+    def _splits_by_experts(self, ids: Sequence[list[int]], domain: np.ndarray) -> bool:
+        """Whether windows may keep few experts, and there are enough windows to batch them by these.
+
+        Windows that are pinned to one and the same expert need no batches of their own, however few they are.
+        """
+        parts = self.session.spec.parts
+        if parts is None or self.session.int8:
+            return False
+        mask = self.spec.domain_expert_mask  # (domains, E)
+        allowed = mask[domain]  # (W, E)
+        if (domain >= 0).all() and (allowed == allowed[0]).all() and allowed[0].sum() == 1:
+            return True
+        if sum(map(len, ids)) <= 2 * BATCH_OVERHEAD * self.batch_tokens:
+            return False
+        return self.hard or self._prune > 0 or parts.exclusive or bool((domain >= 0).any())
+
+    def _forward_by_experts(
+        self, ids: Sequence[list[int]], batches: Sequence[np.ndarray], domain: np.ndarray
+    ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
+        """The router for all windows, then the layers with experts in new batches that keep the same experts."""
+        sessions, record = self.session.parts, self.session.spec.parts
+        assert sessions is not None
+        assert record is not None
+        lengths = np.array([len(window) for window in ids])  # (W,)
+        routed = [sessions.route(self._inputs([ids[i] for i in batch], domain[batch])) for batch in batches]
+        trunk = {
+            int(i): row[: lengths[i]]  # (T, D)
+            for batch, output in zip(batches, routed, strict=True)
+            for i, row in zip(batch, output.pop("trunk"), strict=True)
+        }
+        order = np.argsort(np.concatenate(batches))  # (W,)
+        routing = {name: np.concatenate([output[name] for output in routed])[order] for name in routed[0]}  # (W, E)
+        active = routing["updates"] != 0  # (W, E)
+        alone = active & (active.sum(1, keepdims=True) == 1)  # (W, E)
+        folded = [self._folds(name, int(lengths[alone[:, i]].sum())) for i, name in enumerate(self.experts)]
+        planned = plan_batches(lengths, active, np.array(record.costs), folded, self.batch_tokens)
+        outputs = []
+        for part in planned:
+            feed = self._inputs([ids[i] for i in part.rows], domain[part.rows])
+            feed |= {name: values[part.rows] for name, values in routing.items()}
+            feed["trunk"] = _pad_states([trunk[int(i)] for i in part.rows])
+            outputs.append(self._forward_part(part, folded, feed))
+        return [part.rows for part in planned], outputs
+
+    def _forward_part(
+        self, part: ExpertBatch, folded: Sequence[bool], feed: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """One batch of windows (W) that keep these experts, with what the router returned for it."""
+        sessions = self.session.parts
+        assert sessions is not None
+        names = [name for name in self.outputs if name not in feed]
+        mask = np.isin(np.arange(len(self.experts)), part.experts or range(len(self.experts)))  # (E,)
+        if self.routing != "soft":
+            self._counts.update(experts=mask.size * len(part.rows), skipped=int((~mask).sum()) * len(part.rows))
+        if len(part.experts) == 1 and folded[part.experts[0]]:
+            outputs = sessions.run_folded(self.experts[part.experts[0]], feed, names)
+        else:
+            outputs = sessions.run_kept(feed | {"kept": mask}, names)
+        return _with_head_names(outputs | {name: feed[name] for name in self.outputs if name in feed})
+
+    def _folds(self, name: str, tokens: int) -> bool:
+        """Whether an expert's weights are folded for so many more tokens that keep no other expert."""
+        sessions = self.session.parts
+        assert sessions is not None
+        if not sessions.can_fold or sessions.is_folded(name):
+            return sessions.can_fold
+        self._tokens[name] += tokens
+        return self._tokens[name] >= self.fold_tokens
+
+
+def _with_head_names(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.replace("logits/", "head/", 1): values for name, values in outputs.items()}
+
+
+def _pad_states(states: Sequence[np.ndarray]) -> np.ndarray:
+    """Return states (T, D) of each window as one array (W, T, D), with zeros at padding."""
+    padded = np.zeros((len(states), max(map(len, states)), states[0].shape[1]), dtype=np.float32)
+    for row, values in zip(padded, states, strict=True):
+        row[: len(values)] = values
+    return padded

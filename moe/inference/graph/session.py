@@ -7,6 +7,7 @@ import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from experts.errors import Fault
 from experts.json_io import parse_json
 from experts.reading import access_fault
 from moe.checkpoints.file_names import MIXTURE_FILES
+from moe.inference.graph.parts import PartSessions
+from moe.inference.graph.runtime import REBUILD, open_session, run_session
 from moe.inference.graph.spec import (
     BACKBONE,
     FORMAT,
     GRAPH_FILE,
     GRAPH_FOLDER,
     INT8_FILE,
+    OLDEST_FORMAT,
+    PART_FILES,
     SPEC_FILE,
     TOKENIZER_FILE,
     GraphSpec,
@@ -31,7 +36,6 @@ from moe.inference.graph.spec import (
 )
 from moe.model.backbone_files import SHIPPED, local_weight_files, weights_digest
 
-REBUILD = "write the graph again: moe export FOLDER --to graph"
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _HEADER_SIZE = 8  # bytes of the header's length
 
@@ -44,7 +48,7 @@ def read_graph_spec(graph: Path) -> GraphSpec:
     """
     if not (graph / SPEC_FILE).is_file():
         raise Fault(f"a graph at {graph}", "none", "write it: moe export FOLDER --to graph")
-    return read_record(graph / SPEC_FILE, GraphSpec, FORMAT, "graph", REBUILD)
+    return read_record(graph / SPEC_FILE, GraphSpec, FORMAT, "graph", REBUILD, OLDEST_FORMAT)
 
 
 def check_graph(folder: Path) -> GraphSpec:
@@ -76,8 +80,10 @@ def _check_files(folder: Path, graph: Path, spec: GraphSpec, backbone: list[Path
     if graph == folder / GRAPH_FOLDER:  # a new graph is checked before it is complete
         check_manifest(graph, "a graph", (GRAPH_FILE, SPEC_FILE, TOKENIZER_FILE))
     quantized = {graph / INT8_FILE: spec.int8_sha256} if int8 and spec.int8_sha256 else {}
+    parts = {} if spec.parts is None else {graph / PART_FILES[p]: spec.parts.part(p).sha256 for p in PART_FILES}
     expected = (
         quantized
+        | parts
         | {
             folder / MANIFEST: spec.manifest_sha256,
             graph / GRAPH_FILE: spec.graph_sha256,
@@ -113,7 +119,7 @@ class GraphSession:
     """
 
     def __init__(self, folder: Path, threads: int | None = None, graph: Path | None = None, int8: bool = False) -> None:
-        self.folder, self.graph = folder, graph or folder / GRAPH_FOLDER
+        self.folder, self.graph, self.threads, self.int8 = folder, graph or folder / GRAPH_FOLDER, threads, int8
         self.spec = read_graph_spec(self.graph)
         if int8 and self.spec.int8_sha256 is None:
             remedy = f"write it: moe export {folder} --to graph --int8 --file TEXTS"
@@ -122,7 +128,7 @@ class GraphSession:
         with ThreadPoolExecutor(1) as pool:  # hashing runs beside the imports and the loading below
             checked = pool.submit(copy_context().run, _check_files, folder, self.graph, self.spec, files, int8)
             try:
-                self._session = self._load(files, threads, int8)
+                self._session = self._load(files)
             finally:
                 checked.result()  # a changed file explains any other error
 
@@ -132,46 +138,39 @@ class GraphSession:
         Raises:
             Fault: if memory runs out.
         """
-        try:
-            results: list[np.ndarray] = self._session.run(outputs, dict(inputs))
-        except Exception as error:  # onnxruntime's own types have no common base below this
-            if "alloc" not in str(error):
-                raise
-            remedy = "lower --batch-tokens or backbone.max_length"
-            raise Fault("enough memory for a batch", "memory ran out", remedy) from error
-        return results
+        return run_session(self._session, outputs, inputs)
 
-    def _load(self, backbone: list[Path], threads: int | None, int8: bool) -> Any:
-        import onnxruntime  # slow to import
+    @cached_property
+    def parts(self) -> PartSessions | None:
+        """The graph in parts; None if it has none or is the INT8 graph."""
+        parts = self.spec.parts
+        if parts is None or self.int8:
+            return None
+        files = _find_backbone(self.spec)
+        _check_files(self.folder, self.graph, self.spec, files, int8=False)  # they may have changed since the start
+        factors = {part for updates in parts.updates.values() for its in updates for part in (its.a, its.b)}
+        tensors = {name: read_tensors([self.folder / name]) for name in {part.file for part in factors}}
+        return PartSessions(
+            self.graph,
+            parts,
+            arrays=self.arrays | dict(self._weights(parts.weights, files)),
+            factors={part: tensors[part.file][part.tensor] for part in factors},
+            shared=[name for name in parts.updates if name not in self.spec.spec.experts],
+            threads=self.threads,
+        )
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal only: errors are raised
-        # threads that spin while they wait are slow where cores are shared
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if threads:
-            options.intra_op_num_threads = threads
-        self.arrays = {} if int8 else dict(self._weights(backbone))  # the session shares their memory
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self.arrays.values()]
-        options.add_external_initializers(list(self.arrays), values)
-        try:
-            return onnxruntime.InferenceSession(
-                str(self.graph / (INT8_FILE if int8 else GRAPH_FILE)),
-                options,
-                providers=["CPUExecutionProvider"],
-                # would copy every weight to transpose it; those of the INT8 graph are in the file, mostly transposed
-                disabled_optimizers=[] if int8 else ["ConstantFolding"],
-            )
-        except Exception as error:  # as above
-            reason = " ".join(str(error).split())[:160]
-            raise Fault(f"a graph that onnxruntime {onnxruntime.__version__} can load", reason, REBUILD) from error
+    def _load(self, backbone: list[Path]) -> Any:
+        self.arrays = {} if self.int8 else dict(self._weights(self.spec.weights, backbone))
+        path = self.graph / (INT8_FILE if self.int8 else GRAPH_FILE)
+        return open_session(path, self.arrays, self.threads, complete=self.int8)
 
-    def _weights(self, backbone: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
-        used = dict.fromkeys(part.file for source in self.spec.weights.values() for part in source.parts)
+    def _weights(self, sources: Mapping[str, WeightSource], backbone: list[Path]) -> Iterator[tuple[str, np.ndarray]]:
+        used = dict.fromkeys(part.file for source in sources.values() for part in source.parts)
         tensors = {name: read_tensors(backbone if name == BACKBONE else [self.folder / name]) for name in used}
         for name in used:
             if name != BACKBONE or self.spec.backbone != SHIPPED:  # whose hash is in the code
                 check_finite_arrays(tensors[name], name if name == BACKBONE else str(self.folder / name))
-        for name, source in self.spec.weights.items():
+        for name, source in sources.items():
             yield name, _assemble(name, source, tensors)
 
 

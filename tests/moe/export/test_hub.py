@@ -12,9 +12,10 @@ from mixtures import TEXTS
 from experts.atomic_io import read_json, sha256_of, write_json, write_text
 from experts.errors import Fault
 from experts.expert_io import BackboneId
-from moe.checkpoints.mixture import read_mixture, write_mixture
+from moe.checkpoints.mixture import read_card, read_mixture, write_mixture
+from moe.checkpoints.mixture_card import RoutingDecision, RoutingFigures
 from moe.export.graph import write_graph
-from moe.export.hub import MetricCount, hub_name, write_hub_folder
+from moe.export.hub import MetricCount, _card_metrics, hub_name, write_hub_folder
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.load import load
@@ -94,6 +95,15 @@ def test_remarks_name_missing_license_local_backbone_and_missing_evaluation(fold
         assert part in remarks
     assert card_metadata(tmp_path / "hub")["license"] == "other"
     assert str(tmp_path) not in (tmp_path / "hub" / "README.md").read_text(encoding="utf-8")
+
+
+def test_card_has_metrics_of_the_routing_that_its_users_get(folder: Path) -> None:
+    card = read_card(folder)
+    figures = RoutingFigures(macro_f1=0.8, log_loss=0.5, ece=0.05, skipped=0.5)
+    hard = RoutingDecision(choice="hard", prune=0.02, rows=9, figures={"soft": figures, "hard": figures})
+    assert card.routing is None
+    assert _card_metrics(folder, card)[1] == "test"
+    assert _card_metrics(folder, card.model_copy(update={"routing": hard}))[1] != "test", "the evaluation is soft"
 
 
 def test_pinned_evaluation_is_not_on_the_card(folder: Path, tmp_path: Path) -> None:

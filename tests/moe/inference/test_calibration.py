@@ -53,6 +53,19 @@ def test_calibration_of_format_1_is_read_with_its_thresholds(tmp_path: Path) -> 
     assert calibration.unbounded
 
 
+def test_calibration_names_the_routing_unless_it_is_soft_as_in_earlier_releases(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "a")
+    assert "routing" not in json.loads((path / CALIBRATION).read_text())
+    for routing in ("soft", "hard"):
+        write_calibration(path, {"news": TaskCalibration(temperature=1.5, rows=50)}, routing)
+        calibration = read_calibration(path)
+        assert calibration
+        assert calibration.routing == routing
+        calibration.require_routing(routing)
+        with pytest.raises(Fault, match=f"--routing {routing}, or run moe calibrate --routing pruned"):
+            calibration.require_routing("pruned")
+
+
 def test_calibration_with_bounds_uses_them(tmp_path: Path) -> None:
     curve = tuple(point.model_copy(update={"lower": 0.72, "lower_half": 0.7}) for point in CURVE)
     path = write_model(tmp_path / "a")

@@ -296,8 +296,3 @@ def test_overrides_that_do_not_apply_to_a_trained_model_are_refused(mixture: Pat
     with pytest.raises(Fault, match=r"--set .*Remove this --set"):
         load(resolve(mixture), LoadOptions(sets=(override,)))
     LoadOptions(sets=("backbone.dtype=float32", "backbone.name=elsewhere", "backbone.max_length=64")).check()
-
-
-def test_pruned_routing_is_refused_with_a_graph_which_computes_every_expert() -> None:
-    with pytest.raises(Fault, match="no --routing pruned for a graph"):
-        load(resolve("ready"), LoadOptions(runtime="onnx", routing="pruned"))

@@ -13,6 +13,8 @@ from scipy.special import softmax
 
 from experts.atomic_io import check_manifest
 from experts.errors import Fault
+from moe.checkpoints.mixture import read_mixture, write_mixture
+from moe.checkpoints.mixture_card import RoutingDecision, RoutingFigures
 from moe.evaluation.calibration.calibrate import calibrate, calibration_report, calibration_view, fit_calibration
 from moe.evaluation.calibration.temperature import TaskLogits
 from moe.inference.abstention import MIN_ROWS
@@ -135,6 +137,26 @@ def test_windows_are_averaged_before_the_temperature_is_applied(work: Workspace,
     (calibrated,) = predict_texts(texts, load(resolve(folder), LoadOptions(windows=True)))
     expected = softmax(np.log(uncalibrated.probabilities) / 2)
     np.testing.assert_allclose(calibrated.probabilities, expected, atol=1e-6)
+
+
+def test_calibration_is_fitted_on_the_routing_of_inference_and_holds_for_no_other(
+    work: Workspace, tmp_path: Path
+) -> None:
+    model, card = read_mixture(save_random_mixture(tmp_path / "old", load_backbone(work.run.backbone), work))
+    figures = RoutingFigures(macro_f1=0.8, log_loss=0.5, ece=0.05, skipped=0.5)
+    decision = RoutingDecision(choice="hard", prune=0.02, rows=9, figures={"soft": figures, "hard": figures})
+    folder = tmp_path / "model"
+    write_mixture(folder, model, card.model_copy(update={"routing": decision}), "", {})
+    report, calibration = calibrate(work, folder), read_calibration(folder)
+    assert calibration
+    assert report.routing == calibration.routing == "hard"
+    predictor = load(resolve(folder), LoadOptions(routing="auto", abstain=0.5))
+    assert predictor.routing == "hard"
+    soft = predictor.with_options("soft", abstain=0.5)
+    for pin in (None, "news"):
+        with pytest.raises(Fault, match=r"calibrated.*soft.*--routing hard, or run moe calibrate --routing soft"):
+            soft.check(None, pin)
+    predictor.with_options("soft").check(None, None)  # confidences alone promise nothing
 
 
 def test_run_without_validation_rows_is_refused(make_work: Make, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Claims about bulk inference: no row lost or duplicated, whatever stops it; a folder of another job is refused."""
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from mixtures import save_random_mixture
 
 from experts.errors import Fault
 from moe.data.formats.readers import read_texts
+from moe.export.graph import write_graph
 from moe.inference.bulk import engine
 from moe.inference.bulk.engine import bulk_summary, check_bulk_paths, predict_shards_locally, run_bulk
 from moe.inference.bulk.ray import predict_shards_with_ray
@@ -176,6 +179,31 @@ def test_ray_predicts_every_row_once_even_if_an_actor_is_killed(job: BulkJob) ->
             os.kill(killed[0].pid, signal.SIGKILL)
     assert killed
     assert_complete(job)
+
+
+@pytest.mark.slow
+def test_killed_process_loses_and_repeats_none_of_20_000_rows(make_work: Make, tmp_path: Path) -> None:
+    work = make_work()
+    model = save_random_mixture(tmp_path / "model", load_backbone(work.run.backbone), work)
+    write_graph(model)  # the child then needs no PyTorch
+    texts = [f"{'profit rose' if i % 3 else 'bags fell'} {i % 7}" if i % 1_000 else "" for i in range(20_000)]
+    lines = [f"{i},{text}" for i, text in enumerate(texts)]
+    (tmp_path / "texts.csv").write_text("\n".join(["id,text", *lines]) + "\n", encoding="utf-8")
+    job = BulkJob(str(tmp_path / "texts.csv"), str(tmp_path / "out"), resolve(model), rows_per_shard=2_500)
+    child = multiprocessing.get_context("spawn").Process(target=run_bulk, args=(job, "local"))
+    child.start()
+    while child.is_alive() and len(list(Path(job.out).glob("part-*.parquet"))) < 3:
+        time.sleep(0.005)
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    finished = len(list(Path(job.out).glob("part-*.parquet")))
+    assert 3 <= finished < 8
+    report = run_bulk(job, "local")
+    assert (report.rows, report.parts, report.answered) == (20_000, 8, 20_000 - finished * 2_500)
+    rows = read_output(job)
+    assert [(row["id"], row["text"] or "") for row in rows] == [(str(i), text) for i, text in enumerate(texts)]
+    assert all((row["label"] is None) == (row["text"] is None) for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from conftest import Make, save_backbone, tiny_run
 from mixtures import save_random_mixture
+from onnx import numpy_helper
 
-from experts.atomic_io import read_json, write_json
+from experts.atomic_io import read_json, sha256_of, write_json, write_manifest
 from experts.errors import Fault
 from moe.export.graph import write_graph
 from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE
-from moe.inference.load import LoadOptions, load_torch
+from moe.inference.load import LoadOptions, load, load_torch
 from moe.inference.windows import Scores
 from moe.model.backbone import load_backbone
 from moe.model.heads import HeadSettings
@@ -108,6 +110,7 @@ def test_onnx_scores_of_single_experts_equal_those_of_torch(make_work: Make) -> 
     train_shared(work)
     for folder in (*train_domain(work, "news"), work.expert_folder("shared")):
         write_graph(folder)
+        assert GraphSession(folder).parts is None
         scores = assert_equal_scores(folder, ["forum"] * len(TEXTS), windows=True)
         assert scores.routing_weights.shape == (len(TEXTS), folder.name == "news")
     (work.expert_folder("shared") / "adapter_model.safetensors").write_bytes(b"changed")
@@ -121,10 +124,72 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_mixture(tmp_path_factory.mktemp("graph"), shared=True)
 
 
+def test_graph_computes_only_the_experts_that_a_batch_keeps(tmp_path: Path) -> None:
+    folder = save_mixture(tmp_path, gate=GateSettings(prune=0.3, init="centroid"), experts=2, shared=True)
+    session = GraphSession(folder, threads=1)
+    complete, soft = OnnxPredictor(session), OnnxPredictor(session, batch_tokens=16)
+    for routing in ("pruned", "hard"):
+        assert_equal_scores(folder, routing=routing, batch_tokens=16)
+        ours = OnnxPredictor(session, routing, batch_tokens=16)
+        changed = ours.score(TEXTS).logits
+        assert ours.skipped_share > 0
+        alone = OnnxPredictor(session, routing).score(TEXTS).logits  # the complete graph
+        assert all(np.allclose(changed[name], alone[name], atol=1e-4) for name in changed)
+        assert not all(np.allclose(changed[name], complete.score(TEXTS).logits[name], atol=1e-3) for name in changed)
+    soft.score(TEXTS)
+    assert soft.skipped_share == 0
+
+
+def test_graph_folds_the_expert_of_pinned_texts_within_its_memory(mixture: Path) -> None:
+    session = GraphSession(mixture, threads=1)
+    assert session.parts is not None
+    size = session.parts._fold_size
+    session.parts.parts = session.parts.parts.model_copy(update={"fold_memory": size})
+    theirs = load_torch(resolve(mixture), LoadOptions(sets=("backbone.dtype=float32",)))
+    ours = OnnxPredictor(session)
+    tokens = np.sum(ours.score(TEXTS, ["news"] * len(TEXTS)).tokens)
+    assert not session.parts.is_folded("news")
+    ours.fold_tokens = 2 * int(tokens)
+    for domain in ("news", "forum", "news"):
+        for _ in range(2):
+            scores, expected = (each.score(TEXTS, [domain] * len(TEXTS)) for each in (ours, theirs))
+        assert [name for name in ("news", "forum") if session.parts.is_folded(name)] == [domain]
+        for name, logits in expected.logits.items():
+            np.testing.assert_allclose(scores.logits[name], logits, atol=1e-4)
+    session.parts.parts = session.parts.parts.model_copy(update={"fold_memory": size - 1})
+    del session.parts.can_fold
+    assert not session.parts.can_fold
+
+
+def test_graph_of_format_1_still_predicts_and_prunes_nothing(tmp_path: Path) -> None:
+    folder = save_mixture(tmp_path, gate=GateSettings(prune=0.3))
+    soft = OnnxPredictor(GraphSession(folder, threads=1)).score(TEXTS)
+    graph = folder / GRAPH_FOLDER
+    model = onnx.load(str(graph / GRAPH_FILE), load_external_data=False)
+    inputs = [value for value in model.graph.input if value.name != "prune"]  # which format 1 did not have
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.0, dtype=np.float32), "prune"))
+    (graph / GRAPH_FILE).write_bytes(model.SerializeToString())
+    spec = read_json(graph / SPEC_FILE)
+    added = ("parts", "prune")
+    old = {key: value for key, value in spec.items() if key not in added} | {"format": 1}
+    old |= {"inputs": spec["inputs"][:-1], "graph_sha256": sha256_of(graph / GRAPH_FILE)}
+    write_json(graph / SPEC_FILE, old)
+    write_manifest(graph)
+    with pytest.raises(Fault, match=r"a graph of format 1.*moe export"):
+        load(resolve(folder), LoadOptions(runtime="onnx", routing="pruned"))
+    predictor = OnnxPredictor(GraphSession(folder, threads=1), "pruned", batch_tokens=16)
+    assert predictor.routing == "soft"
+    for name, logits in predictor.score(TEXTS).logits.items():
+        np.testing.assert_allclose(logits, soft.logits[name], atol=1e-5)
+
+
 def test_graph_holds_no_weights_of_the_backbone_or_the_experts(mixture: Path) -> None:
     weights = sum(path.stat().st_size for path in mixture.parent.rglob("*.safetensors"))
     assert (mixture / GRAPH_FOLDER / GRAPH_FILE).stat().st_size < weights / 2
-    names = read_json(mixture / GRAPH_FOLDER / SPEC_FILE)["weights"]
+    spec = read_json(mixture / GRAPH_FOLDER / SPEC_FILE)
+    names = spec["weights"] | spec["parts"]["weights"]
     assert {part["file"] for weight in names.values() for part in weight["parts"]} == {
         "backbone",
         "heads.safetensors",
@@ -138,6 +203,7 @@ def test_graph_holds_no_weights_of_the_backbone_or_the_experts(mixture: Path) ->
     [
         ("mixture/graph/model.onnx", "The file was changed or cut"),
         ("mixture/graph/tokenizer.json", "The file was changed or cut"),
+        ("mixture/graph/folded.onnx", "The file was changed or cut"),
         ("mixture/router.safetensors", "router.safetensors with sha256"),
         ("mixture/manifest.json", "manifest"),
         ("backbone/model.safetensors", "the backbone"),
