@@ -132,7 +132,7 @@ class EndpointClient:
             return Completion(failure=_reason(error))
         except (openai.OpenAIError, ValueError) as error:
             refused = isinstance(error, openai.BadRequestError)
-            accepted = accepted_parameters(parameters, str(error)) if refused else parameters
+            accepted = _accepted_parameters(parameters, str(error)) if refused else parameters
             if accepted != parameters:
                 self._accept(accepted)
                 return self.complete(messages)
@@ -182,7 +182,7 @@ class EndpointClient:
         )
 
 
-def accepted_parameters(parameters: dict[str, Any], refusal: str) -> dict[str, Any]:
+def _accepted_parameters(parameters: dict[str, Any], refusal: str) -> dict[str, Any]:
     """Return the parameters of a request without the one that a server's refusal names, or with its newer name."""
     if "logprobs" in refusal:
         return {name: value for name, value in parameters.items() if "logprobs" not in name}

@@ -16,10 +16,17 @@ from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.distill.request import TaskRequest
 from moe.distill.teacher import load_teacher
+from moe.model import device
 
 TEXTS = [row["text"] for row in made_up_rows("news", count=30)]
 TEXTS[3] = " ".join(TEXTS)  # longer than the model's positions
 REQUEST = TaskRequest(domain="news", task="news", labels=LABELS, scored=True)
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teachers compute in fp32, also on a CPU that is fast in bfloat16."""
+    monkeypatch.setattr(device, "has_fast_bfloat16", lambda _: False)
 
 
 def save_classifier(folder: Path, family: str = "bert", **config: Any) -> PreTrainedModel:
