@@ -245,11 +245,8 @@ def calibration_view(report: CalibrationReport) -> RenderableType:
     remarks = [Text(f"{task}: {its.remark}") for task, its in report.tasks.items() if its.remark]
     thresholds = [_describe_thresholds(task, its) for task, its in report.tasks.items() if its.label_thresholds]
     sets = [label_set_view(report.label_sets)] if report.label_sets is not None else []
-    remarks += (
-        [Text(f"fitted with {report.routing} routing: thresholds and label sets hold for no other")]
-        if report.routing != "soft"
-        else []
-    )
+    if report.routing != "soft":
+        remarks.append(Text(f"fitted with {report.routing} routing: thresholds and label sets hold for no other"))
     return Group(_metrics_table(report), *remarks, *thresholds, _abstention_table(report), *sets)
 
 
