@@ -28,7 +28,7 @@ test: install  ## Run the quick tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## Run the slow tests too.
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 test-crash: install  ## Kill every command 20 times at random moments, call it again, compare the bytes; write the page's table.
 	$(BIN)/python benchmarks/crash.py --write docs/reliability.md

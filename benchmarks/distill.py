@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from predictions import SavedResult, TestResult, append_line, format_points, predictions_by_task, read_lines
-from quality import CONFIG, evaluate_expert, evaluate_model, remove_row_limits, train_mixture
+from quality import CONFIG, evaluate_expert, evaluate_model, limit_rows, remove_row_limits, train_mixture
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import f1_score
@@ -95,9 +95,11 @@ class Runs:
 
     @cached_property
     def common(self) -> list[str]:
-        """Overrides of every run: data, and all labelled rows but those of the task at chance level."""
+        """Overrides of every run: data, and all labelled rows but those of the task at chance level, or fewer."""
         limits = [limit for limit in remove_row_limits(CONFIG) if STOCKNET not in limit]
-        return [f"data.folder={self.args.data.resolve()}", *limits]
+        most = {"max_train_rows": self.args.most_rows, "max_validation_rows": self.args.most_validation}
+        chosen = {name: rows for name, rows in most.items() if rows is not None}
+        return [f"data.folder={self.args.data.resolve()}", *limits, *(limit_rows(CONFIG, **chosen) if chosen else [])]
 
     def teacher(self, seed: int) -> Workspace:
         """Run of a teacher."""
@@ -119,11 +121,12 @@ class Runs:
             str((self.args.out / f"teacher-{seed}" / "experts" / "shared").resolve()) for seed in seeds
         )
         text = variant.text or TEXT
+        most = self.args.most_texts if variant.most is None else variant.most
         files = ", ".join(f"{domain}: [{', '.join(names)}]" for domain, names in text.items())
         return [
             f"distill.teachers=[{teachers}]",
             *([] if variant.most == 0 else [f"distill.text={{{files}}}"]),
-            *([f"distill.most={variant.most}"] if variant.most else []),
+            *([f"distill.most={most}"] if most else []),
             f"distill.cache={(self.args.out / 'answers').resolve()}",
             *variant.settings,
         ]
@@ -139,6 +142,9 @@ def main() -> None:
     parser.add_argument("--part", choices=("teacher", "label", "student"), help="do only this part")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS)[:2])
     parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
+    parser.add_argument("--most-rows", type=int, help="training rows of each task, of teachers and students")
+    parser.add_argument("--most-validation", type=int, help="validation rows of each task")
+    parser.add_argument("--most-texts", type=int, help="unlabelled texts of a domain, if the variant uses all")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting of the students")
     parser.add_argument(
         "--teacher-set", dest="teacher_sets", action="append", default=[], help="override a setting of the teachers"

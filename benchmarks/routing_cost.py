@@ -136,7 +136,8 @@ def measure_graph(experts: int, top_k: int | None, texts: Sequence[str], rounds:
         write_graph(Path(folder) / "moe")
         session = GraphSession(Path(folder) / "moe", threads or None)
         soft, pin = OnnxPredictor(session), [model.domains[0].name] * len(texts)
-        for routing, pinned in (("pruned", False), ("hard", False), ("soft", True)):
+        ways: tuple[tuple[Routing, bool], ...] = (("pruned", False), ("hard", False), ("soft", True))
+        for routing, pinned in ways:
             ours, theirs = OnnxPredictor(session, routing), TorchPredictor(model, "{text}", 96, routing)
             given = pin if pinned else None
             for _ in range(3):  # until the weights are folded

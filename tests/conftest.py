@@ -86,6 +86,15 @@ def freeze_imported_objects() -> None:
     gc.freeze()
 
 
+LONGEST_FILES = ("test_readme.py", "test_expert.py")
+"""Files whose slow tests take minutes each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest files, so that no process of `make test-slow` ends alone with one of them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+
+
 def pytest_collection_finish() -> None:
     """Exempt what the test files have imported."""
     freeze_imported_objects()

@@ -25,7 +25,8 @@ def test_teachers_label_and_students_learn_in_a_tiny_run(
     out = tmp_path / "out"
     teacher = [f"backbone.name={tiny_folder}", "backbone.max_length=16", "stages.shared.steps=2"]
     words = [word for setting in teacher for word in ("--teacher-set", setting)]
-    chosen = ["--variants", "undistilled", "one teacher"]
+    limits = ["--most-rows", 30, "--most-validation", 20, "--most-texts", 15]
+    chosen = ["--variants", "undistilled", "one teacher", *limits]
     printed = run(distill, data, "--backbone", tiny_folder, "--out", out, "--seeds", 13, *words, *chosen)
     assert "mixture, one teacher" in printed
     assert "pooled, undistilled" in printed

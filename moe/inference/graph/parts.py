@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class PartSessions:
         self.shared, self.threads = tuple(shared), threads
         self._folded: dict[str, Any] = {}
         """Sessions by the expert in their weights, the least recently used first."""
+        self._lock = Lock()
 
     def route(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run the router; return its outputs by name."""
@@ -49,13 +51,14 @@ class PartSessions:
         self, expert: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """Run the layers with an expert, and the shared ones, in their weights."""
-        if expert in self._folded:
-            session = self._folded.pop(expert)
-        else:
-            while self._folded and (len(self._folded) + 1) * self._fold_size > self.parts.fold_memory:
-                del self._folded[next(iter(self._folded))]
-            session = self._open("folded", self._fold(expert))
-        self._folded[expert] = session  # now the most recently used
+        with self._lock:  # threads may share a predictor
+            if expert in self._folded:
+                session = self._folded.pop(expert)
+            else:
+                while self._folded and (len(self._folded) + 1) * self._fold_size > self.parts.fold_memory:
+                    del self._folded[next(iter(self._folded))]
+                session = self._open("folded", self._fold(expert))
+            self._folded[expert] = session  # now the most recently used
         return self._run("folded", session, inputs, outputs)
 
     def is_folded(self, expert: str) -> bool:
