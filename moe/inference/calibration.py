@@ -109,7 +109,7 @@ class Calibration(BaseModel):
         """
         if routing != self.routing:
             remedy = f"predict with --routing {self.routing}, or run moe calibrate --routing {routing}"
-            raise Fault(f"the routing {self.routing}, on which the model was calibrated", routing, remedy)
+            raise Fault(f"{self.routing} routing, with which the model was calibrated", f"{routing} routing", remedy)
 
     def temperature(self, task: str) -> float:
         """Temperature of a task; 1 for a task that was not calibrated."""
