@@ -84,13 +84,13 @@ class Completion:
 class EndpointClient:
     """A model behind an OpenAI-compatible endpoint; thread-safe. The `openai` package pauses and retries.
 
+    A parameter that the server refuses is not sent again: newer models take `max_completion_tokens` instead of
+    `max_tokens`, and some have a fixed temperature or give no log-probabilities.
+
     Args:
         endpoint: its address.
         settings: temperature, length, retries and timeout of a request.
         logprobs: number of most probable first tokens to request with their log-probabilities.
-
-    A parameter that the server refuses is not sent again: newer models take `max_completion_tokens` instead of
-    `max_tokens`, and some have a fixed temperature or give no log-probabilities.
 
     Raises:
         Fault: if the `openai` package is not installed.

@@ -17,10 +17,8 @@ from moe.model.heads import Heads, LabelAttention, MixedHeads
 from moe.model.mixture import Mixture
 
 AdapterFiles = Mapping[str, tuple[str, Mapping[str, str]]]
-BOOL, FLOAT, INT64 = TensorProto.BOOL, TensorProto.FLOAT, TensorProto.INT64
-
-
 Part = PartName | Literal["complete"]
+BOOL, FLOAT, INT64 = TensorProto.BOOL, TensorProto.FLOAT, TensorProto.INT64
 
 
 class MixtureGraphBuilder:
