@@ -18,7 +18,8 @@ from typing import Any
 from datasets import Dataset
 from left_out import LeftOut, answerable
 from predictions import append_line, read_lines
-from quality import CONFIG, limit_rows
+from quality import CONFIG
+from row_limits import limit_rows
 
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run

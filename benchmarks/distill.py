@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from predictions import SavedResult, TestResult, append_line, format_points, predictions_by_task, read_lines
-from quality import CONFIG, evaluate_expert, evaluate_model, limit_rows, remove_row_limits, train_mixture
+from quality import CONFIG, evaluate_expert, evaluate_model, remove_row_limits, train_mixture
 from rich.console import Console
 from rich.table import Table
+from row_limits import limit_rows
 from sklearn.metrics import f1_score
 
 from experts.atomic_io import read_json

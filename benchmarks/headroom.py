@@ -27,6 +27,7 @@ from predictions import (
 from quality import evaluate_model
 from rich.console import Console
 from rich.table import Table
+from row_limits import add_most_rows, limit_by_option
 
 from experts.domain import LabelSpace
 from moe.bootstrap import Interval, TaskPredictions
@@ -64,8 +65,10 @@ def main() -> None:
     )
     parser.add_argument("--prepared", type=Path, help="folder of prepared rows; processes may share a filled one")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
+    add_most_rows(parser)
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
+    limit_by_option(args)
     if not args.print_only:
         for part, seeds in zip(PARTS, (EXPERT_SEEDS, POOLED_SEEDS), strict=True):
             for seed in args.seeds or seeds:

@@ -26,15 +26,16 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
-from predictions import LabelPairs, append_line, join_seeds, read_lines
+from predictions import LabelPairs, append_line, format_points, join_seeds, mean_over_domains, read_lines
 from quality import CONFIG
 from rich.console import Console
 from rich.table import Table
+from row_limits import add_most_rows, limit_by_option
 from torch import Tensor
 
 from experts.domain import LabelSpace
 from experts.expert_io import read_expert
-from moe.bootstrap import TaskPredictions, bootstrap_intervals
+from moe.bootstrap import TaskPredictions
 from moe.checkpoints.expert import load_single_expert
 from moe.checkpoints.mixture import read_mixture
 from moe.config.run import load_run
@@ -66,6 +67,8 @@ GATES_BY_START = {
     "nearest": ("equal", "learned", "prototype", "true domain"),
 }
 """Rows of the table: `pooled` is the shared expert of the other domains on its own."""
+ALONE = ("zero", "true domain")
+"""Start and gates of the row that the others are compared with: one LoRA on the new rows alone."""
 Line = dict[str, Any]
 
 
@@ -203,8 +206,10 @@ def main() -> None:
     parser.add_argument("--domains", nargs="*", help="domains to leave out; default: each of the config")
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="rows of the new expert")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
+    add_most_rows(parser)
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
+    limit_by_option(args)
     run = load_run(args.config, [f"data.folder={args.data}", *args.sets])
     print(f"seeds: {', '.join(map(str, args.seeds))}", flush=True)
     for domain in () if args.print_only else args.domains or run.domains:
@@ -287,34 +292,59 @@ def print_results(out: Path, space: LabelSpace, domains: Sequence[str]) -> None:
     """Print macro-F1 on the left-out domain by its rows, the new expert's start and the gates."""
     lines = [line for path in sorted(out.rglob("results-*.jsonl")) for line in read_lines(path)]
     table = Table(
-        title="left-out domain: macro-F1 on its test rows, mean over its tasks and seeds", title_justify="left"
+        title="left-out domain: macro-F1 on its test rows in %, mean over its tasks and seeds; differences in points",
+        title_justify="left",
     )
-    for column in ("rows", "start", "gates", "seeds", *domains, "mean", "right domain"):
+    for column in (
+        "rows",
+        "start",
+        "gates",
+        "seeds",
+        *domains,
+        "mean",
+        "minus start zero, true domain",
+        "right domain",
+    ):
         table.add_column(column)
     keys = dict.fromkeys((line["rows"], line["start"], line["gates"]) for line in lines)
     for key in sorted(keys, key=lambda key: (key[0], STARTS.index(key[1]) if key[1] in STARTS else -1)):
-        own = [line for line in lines if (line["rows"], line["start"], line["gates"]) == key]
-        scores = {name: _macro_f1([line for line in own if line["left_out"] == name], space) for name in domains}
-        known = [score for score in scores.values() if score is not None]
+        own, alone = ([line for line in lines if row_of(line) == row] for row in (key, (key[0], *ALONE)))
+        tasks, baseline = (_predictions(part, space) for part in (own, alone))
+        shared = [name for name in tasks if name in baseline]
         routing = [line["routing"] for line in own if line["routing"] is not None]
+        difference = ""
+        if shared and key[1:] != ALONE:
+            ours, theirs = ({name: side[name] for name in shared} for side in (tasks, baseline))
+            difference = format_points(mean_over_domains(ours, theirs), 1)
         table.add_row(
             *map(str, key),
             str(len({line["seed"] for line in own})),
-            *("–" if score is None else f"{score:.3f}" for score in scores.values()),
-            f"{np.mean(known):.4f}",
-            f"{np.mean(routing):.3f}" if routing else "",
+            *(_percent({name: tasks[name]}) if name in tasks else "–" for name in domains),
+            _percent(tasks),
+            difference,
+            f"{100 * np.mean(routing):.1f} %" if routing else "",
         )
-    Console(width=150).print(table)
+    Console(width=170).print(table)
 
 
-def _macro_f1(lines: Sequence[Line], space: LabelSpace) -> float | None:
-    """Mean over tasks and seeds; None without a result."""
-    if not lines:
-        return None
-    tasks: list[TaskPredictions] = [
-        join_seeds([line["predictions"][task] for line in lines], space.tasks[task]) for task in lines[0]["predictions"]
-    ]
-    return float(np.mean([bootstrap_intervals([task])["macro_f1"].value for task in tasks]))
+def row_of(line: Line) -> tuple[int, str, str]:
+    """Row of the table that a result belongs to."""
+    return line["rows"], line["start"], line["gates"]
+
+
+def _predictions(lines: Sequence[Line], space: LabelSpace) -> dict[str, list[TaskPredictions]]:
+    """Predictions of all seeds, by left-out domain, a task each."""
+    joined: dict[str, list[TaskPredictions]] = {}
+    for name in dict.fromkeys(line["left_out"] for line in lines):
+        seeds = [
+            line["predictions"] for line in sorted(lines, key=lambda line: line["seed"]) if line["left_out"] == name
+        ]
+        joined[name] = [join_seeds([pairs[task] for pairs in seeds], space.tasks[task]) for task in seeds[0]]
+    return joined
+
+
+def _percent(tasks: Mapping[str, list[TaskPredictions]]) -> str:
+    return f"{100 * mean_over_domains(tasks).value:.1f}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 from accuracy_table import print_accuracy
 from finetune import fine_tune, labelled_rows, predict_linear_probe
 from predictions import LabelPairs, TestResult, append_result, print_tasks, read_all_results, read_results
+from row_limits import limit_rows
 from sklearn.pipeline import Pipeline
 
 from experts.atomic_io import read_json
@@ -87,16 +88,6 @@ def main() -> None:
 def remove_row_limits(config: Path) -> list[str]:
     """Return overrides that use every training row of a config's files."""
     return limit_rows(config, max_train_rows=None)
-
-
-def limit_rows(config: Path, **limits: int | None) -> list[str]:
-    """Return overrides that limit the rows of every task of a config, by the name of the setting; None is no limit."""
-    return [
-        f"domains.{name}{f'.tasks.{task}' if domain.tasks else ''}.{key}={'null' if most is None else most}"
-        for name, domain in load_run(config).domains.items()
-        for task in domain.tasks or (name,)
-        for key, most in limits.items()
-    ]
 
 
 def measure_tfidf(seed: SeedRun) -> TestResult:

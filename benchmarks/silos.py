@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from accuracy_table import print_accuracy
 from predictions import TestResult, append_line, append_result, read_all_results, read_lines, read_results
-from quality import CONFIG, evaluate_model, limit_rows
+from quality import CONFIG, evaluate_model
 from rich.console import Console
 from rich.table import Table
+from row_limits import add_most_rows, limit_by_option
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
@@ -120,15 +121,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="measure only these parts")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
-    parser.add_argument(
-        "--most-rows", type=int, help="most training rows of a task, with half as many for validation, for a quick run"
-    )
+    add_most_rows(parser)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of federated averaging")
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
-    if args.most_rows:
-        limits = {"max_train_rows": args.most_rows, "max_validation_rows": args.most_rows // 2}
-        args.sets = [*limit_rows(args.config, **limits), *args.sets]
+    limit_by_option(args)
     print(f"seeds: {', '.join(map(str, args.seeds))}", flush=True)
     for seed in () if args.print_only else args.seeds:
         measure(Silos(args, seed))

@@ -17,6 +17,7 @@ import numpy as np
 from predictions import append_line, format_points, group_by_domain, mean_over_domains, predictions_by_task, read_lines
 from rich.console import Console
 from rich.table import Table
+from row_limits import add_most_rows, limit_by_option
 
 from experts.atomic_io import read_json
 from experts.domain import LabelSpace
@@ -82,8 +83,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
+    add_most_rows(parser)
     parser.add_argument("--print-only", action="store_true")
     args = parser.parse_args()
+    limit_by_option(args)
     for row in () if args.print_only else args.rows:
         for seed in args.seeds:
             for model in args.models:

@@ -60,4 +60,6 @@ def test_left_out_measures_every_start_and_gate_once(
         run(left_out, folder, monkeypatch, "--domains", "macro", "--counts", "0", "16", *few)
     lines = (folder / "out" / "results-macro-7.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == sum(map(len, left_out.GATES_BY_START.values()))
-    assert "left-out domain" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "left-out domain" in printed
+    assert "(" in printed.split("nearest")[1].splitlines()[0], "a difference with its interval"
