@@ -10,22 +10,17 @@ Models, all with the same rows, each counted as often as it is read, and the sam
 with the desk's name before each text; the same with a head for each desk; and a mixture with the default recipe,
 routed by the text, or with the desk given (`--data-type`). Both tasks have the same labels, so they share one head,
 of which each expert of the mixture has its own copy. The mixture with the desk given is also measured before its
-router is trained. Last, a mixture without a shared expert, whose experts are trained apart, with the desk given. The
-benchmark resumes where it stopped, and prints the results so far.
+router is trained, and all three with a head for each desk. Last, a mixture without a shared expert, whose experts are
+trained apart, with the desk given. The benchmark resumes where it stopped, and prints the results so far.
 """
 
 import argparse
-import csv
-import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
-from typing import Any
 
-import yaml
 from accuracy_table import format_interval, means, of_seeds, seeds_of
+from conflict_rows import CASES, LABELS, NATURAL, desks_of, read_case, write_variant
 from fair import FULL_PRECISION, pooled_steps, pooled_workspace
 from predictions import LabelPairs, SavedResult, TestResult, append_result, format_points, read_all_results
 from quality import evaluate_expert, evaluate_model, train_mixture
@@ -42,22 +37,8 @@ from moe.training.expert_steps import train_domain, train_shared
 from moe.training.steps import merge_experts
 
 SEEDS = (13, 42, 87)
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-NATURAL = "natural"
-CASES = (*(f"{share:g}" for share in SHARES), NATURAL)
-LABELS = ("negative", "neutral", "positive")
-OPPOSITE = {"negative": "positive", "positive": "negative"}
-CANDIDATES = (
-    *("up", "rose", "rise", "increase", "increased", "grew", "growth", "higher", "improved"),
-    *("down", "fell", "decrease", "decreased", "declined", "dropped", "lower"),
-)
-"""Words for a movement; the most frequent ones in training rows that are not neutral become the phrases of a run."""
-MAX_PHRASES = 12
-DESKS = {"desk_a": "Desk A: ", "desk_b": "Desk B: "}
-NATURAL_DESKS = {"company": "Company news: ", "gold": "Price of gold: "}
-"""By domain: the name before each text for the model that reads it."""
-TEST_SHARE, VALIDATION_SHARE = 0.3, 0.1
-Row = dict[str, str]
+Results = dict[str, TestResult]
+"""By the name of a model in the tables."""
 
 
 def main() -> None:
@@ -105,101 +86,9 @@ class CaseRun:
         return Path(self.args.out) / f"{self.seed}-{self.case}-{model}"
 
 
-def desks_of(case: str) -> Mapping[str, str]:
-    """Return the domains of a case, with the name before each text."""
-    return NATURAL_DESKS if case == NATURAL else DESKS
-
-
 def label_space(case: str) -> LabelSpace:
     """Return the label space of a case."""
     return LabelSpace.from_domains([Domain(desk, {desk: LABELS}) for desk in desks_of(case)])
-
-
-def read_case(args: argparse.Namespace, case: str) -> dict[str, list[Row]]:
-    """Return the rows of both desks."""
-    fpb = read_rows(args.folder / "fpb.csv", args.rows)
-    if case == NATURAL:
-        gold = read_rows(args.folder / "gold_headlines.csv", args.rows)
-        return {"company": with_splits(fpb), "gold": with_splits(gold[: len(fpb)])}
-    rows = with_splits(fpb)
-    first, second = (rows[start::2] for start in (0, 1))
-    phrases = frequent_phrases(rows)
-    return {"desk_a": first, "desk_b": flip(second, phrases, float(case), by_phrase=args.flip == "phrase")}
-
-
-def read_rows(path: Path, most: int | None) -> list[Row]:
-    """Return the rows of a file in a fixed random order."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["label"] in LABELS]
-    Random(13).shuffle(rows)
-    return rows[:most]
-
-
-def with_splits(rows: Sequence[Row]) -> list[Row]:
-    """Return rows with a split each, the first ones for test and validation."""
-    test, validation = int(TEST_SHARE * len(rows)), int((TEST_SHARE + VALIDATION_SHARE) * len(rows))
-    return [
-        row | {"split": "test" if i < test else "validation" if i < validation else "train"}
-        for i, row in enumerate(rows)
-    ]
-
-
-def words_of(text: str) -> set[str]:
-    """Return the words of a text in lower case."""
-    return set(re.findall(r"[a-z]+", text.lower()))
-
-
-def frequent_phrases(rows: Sequence[Row]) -> list[str]:
-    """Return the candidates in most training rows that are not neutral, most frequent first."""
-    counts = Counter(
-        word
-        for row in rows
-        if row["split"] == "train" and row["label"] in OPPOSITE
-        for word in words_of(row["text"]) & set(CANDIDATES)
-    )
-    return sorted(counts, key=lambda word: (-counts[word], word))[:MAX_PHRASES]
-
-
-def flip(rows: Sequence[Row], phrases: Sequence[str], share: float, *, by_phrase: bool = True) -> list[Row]:
-    """Return rows with `negative` and `positive` exchanged in a share of those that contain a phrase.
-
-    The rows that a smaller share flips are among those of a larger one.
-
-    Args:
-        share: of the rows that contain a phrase and are not neutral, 0 to 1.
-        by_phrase: flip all rows of the first phrase, then those of the next one, and so on; else rows at random.
-    """
-    source = Random(13)
-    keys: dict[int, tuple[int, float]] = {}
-    for i, row in enumerate(rows):
-        ranks = [rank for rank, phrase in enumerate(phrases) if phrase in words_of(row["text"])]
-        if ranks and row["label"] in OPPOSITE:
-            keys[i] = (ranks[0] if by_phrase else 0, source.random())
-    flipped = set(sorted(keys, key=lambda i: keys[i])[: round(share * len(keys))])
-    return [row | {"label": OPPOSITE[row["label"]]} if i in flipped else row for i, row in enumerate(rows)]
-
-
-def write_variant(folder: Path, desks: Mapping[str, Sequence[Row]], variant: str) -> None:
-    """Write the files of both desks and their config."""
-    names = NATURAL_DESKS | DESKS
-    domains: dict[str, Any] = {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for desk, rows in desks.items():
-        with (folder / f"{desk}.csv").open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, ["id", "text", "label", "split"], extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(row | {"text": names[desk] + row["text"]} if variant == "named" else row for row in rows)
-        domains[desk] = {"file": f"{desk}.csv", "labels": list(LABELS)}
-        if variant == "heads":
-            labels = {label: f"{desk}-{label}" for label in LABELS}
-            domains[desk] |= {"labels": list(labels.values()), "label_map": labels}
-    config = {
-        "backbone": {"max_length": 96},
-        # Near duplicates stay, so that all variants have the same rows.
-        "data": {"folder": str(folder.resolve()), "near_duplicates": None},
-        "domains": domains,
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 def measure_missing(run: CaseRun, training: str) -> None:
@@ -214,10 +103,10 @@ def measure_missing(run: CaseRun, training: str) -> None:
             append_result(run.args.out, run.seed, f"{run.case}/{name}", result)
 
 
-def pooled(variant: str, name: str) -> Callable[[CaseRun], dict[str, TestResult]]:
+def pooled(variant: str, name: str) -> Callable[[CaseRun], Results]:
     """Return a function that measures one pooled LoRA of the mixture's total rank on a variant."""
 
-    def measure(run: CaseRun) -> dict[str, TestResult]:
+    def measure(run: CaseRun) -> Results:
         config, sets = run.config(variant)
         rank, scale = total_rank(load_run(config, sets))
         sets += [f"shared.r={rank}", f"shared.alpha={scale * rank:g}"]
@@ -249,20 +138,32 @@ def rows_folder(run: CaseRun, variant: str) -> Path:
     return Path(run.args.out) / "rows" / run.case / variant
 
 
-def measure_mixture(run: CaseRun) -> dict[str, TestResult]:
-    """Measure the mixture with the default recipe: routed, with the desk given, and that before its router trains."""
-    config, sets = run.config("plain")
-    work = Workspace(load_run(config, sets), run.folder("mixture"), rows_folder(run, "plain"))
-    train_mixture(work)
-    best = best_model(work.out)
-    return {
-        ROUTED: evaluate_mixture(work, best, pin=False),
-        GIVEN: evaluate_mixture(work, best, pin=True),
-        MERGED_GIVEN: evaluate_mixture(work, work.out / MERGED, pin=True),
-    }
+def mixture(variant: str, folder: str, routed: str, given: str, merged: str) -> Callable[[CaseRun], Results]:
+    """Return a function that measures the mixture with the default recipe on a variant.
+
+    Args:
+        variant: `plain` or `heads`; with `heads`, the desk chooses the head even where the text chooses the expert.
+        folder: name of the training's folder.
+        routed: name of the result with gates from the text.
+        given: name of the result with the desk given.
+        merged: the same before the router is trained.
+    """
+
+    def measure(run: CaseRun) -> Results:
+        config, sets = run.config(variant)
+        work = Workspace(load_run(config, sets), run.folder(folder), rows_folder(run, variant))
+        train_mixture(work)
+        best = best_model(work.out)
+        return {
+            routed: evaluate_mixture(work, best, pin=False),
+            given: evaluate_mixture(work, best, pin=True),
+            merged: evaluate_mixture(work, work.out / MERGED, pin=True),
+        }
+
+    return measure
 
 
-def measure_apart(run: CaseRun) -> dict[str, TestResult]:
+def measure_apart(run: CaseRun) -> Results:
     """Measure experts that are trained apart from fresh weights and merged, with the desk given.
 
     They have the total rank and read the rows of the other models, with the shared expert's rates.
@@ -287,17 +188,24 @@ def evaluate_mixture(work: Workspace, folder: Path, *, pin: bool) -> TestResult:
     """Evaluate a mixture on the test rows, with the desk given or routed by the text."""
     model, card = read_mixture(folder)
     validation = None if pin else card.metrics.get("macro_f1")
-    return evaluate_model(model, work, card.template, card.backbone_settings.resolved_length, validation, pin=pin)
+    result = evaluate_model(model, work, card.template, card.backbone_settings.resolved_length, validation, pin=pin)
+    return replace(result, pairs=own_labels(result.pairs))
 
 
 POOLED, NAMED, HEADS = "pooled", "pooled, name in text", "pooled, head per desk"
 ROUTED, GIVEN, MERGED_GIVEN = "mixture, routed", "mixture, desk given", "mixture, merged only, desk given"
+HEADS_ROUTED, HEADS_GIVEN = "mixture, head per desk", "mixture, head per desk, desk given"
+HEADS_MERGED = "mixture, head per desk, merged only, desk given"
 APART_GIVEN = "experts trained apart, desk given"
-TRAININGS: dict[str, tuple[tuple[str, ...], Callable[[CaseRun], dict[str, TestResult]]]] = {
+TRAININGS: dict[str, tuple[tuple[str, ...], Callable[[CaseRun], Results]]] = {
     "pooled": ((POOLED,), pooled("plain", POOLED)),
     "named": ((NAMED,), pooled("named", NAMED)),
     "heads": ((HEADS,), pooled("heads", HEADS)),
-    "mixture": ((ROUTED, GIVEN, MERGED_GIVEN), measure_mixture),
+    "mixture": ((ROUTED, GIVEN, MERGED_GIVEN), mixture("plain", "mixture", ROUTED, GIVEN, MERGED_GIVEN)),
+    "mixture_heads": (
+        (HEADS_ROUTED, HEADS_GIVEN, HEADS_MERGED),
+        mixture("heads", "mixture-heads", HEADS_ROUTED, HEADS_GIVEN, HEADS_MERGED),
+    ),
     "apart": ((APART_GIVEN,), measure_apart),
 }
 """By training: the models that it yields, and what trains and measures them."""
@@ -328,7 +236,7 @@ def print_results(results: Sequence[SavedResult]) -> None:
         table = Table(title="leads in points, 95 % over rows and seeds", title_justify="left")
         for column in ("model", "minus", *desks_of(case), "mean"):
             table.add_column(column)
-        for ours in (GIVEN, MERGED_GIVEN, ROUTED, APART_GIVEN, POOLED, NAMED):
+        for ours in (name for name in MODELS if name != HEADS):
             for theirs in (HEADS,) if ours in (POOLED, NAMED) else (POOLED, NAMED, HEADS):
                 shared = set(seeds_of(models.get(ours, []))) & set(seeds_of(models.get(theirs, [])))
                 if not shared:

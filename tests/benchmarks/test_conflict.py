@@ -1,4 +1,4 @@
-"""Tests of `benchmarks/conflict.py`: which rows are flipped, equal rows of all variants, and a tiny run."""
+"""Tests of `benchmarks/conflict.py`: equal rows of all variants, and a tiny run."""
 
 import argparse
 import csv
@@ -10,48 +10,10 @@ import pytest
 
 from moe.config.run import load_run
 
-ROWS = [
-    {"id": str(i), "text": text, "label": label, "split": "train"}
-    for i, (text, label) in enumerate(
-        [
-            ("Profit rose.", "positive"),
-            ("Sales ROSE again", "positive"),
-            ("Sales rose", "neutral"),
-            ("Profit fell", "negative"),
-            ("Sales fell, orders rose", "positive"),
-            ("A primrose", "positive"),
-        ]
-    )
-]
-
 
 @pytest.fixture
 def conflict(benchmark: Callable[[str], ModuleType]) -> ModuleType:
     return benchmark("conflict")
-
-
-def flipped(conflict: ModuleType, share: float, *, by_phrase: bool = True) -> list[int]:
-    rows = conflict.flip(ROWS, ["rose", "fell"], share, by_phrase=by_phrase)
-    assert all(before | {"label": ""} == after | {"label": ""} for before, after in zip(ROWS, rows, strict=True))
-    return [i for i, row in enumerate(rows) if row["label"] != ROWS[i]["label"]]
-
-
-def test_flip_exchanges_labels_of_rows_with_a_phrase(conflict: ModuleType) -> None:
-    assert flipped(conflict, 0.0) == []
-    assert flipped(conflict, 1.0) == [0, 1, 3, 4], "neither neutral rows nor parts of words"
-    assert conflict.flip(ROWS, ["rose"], 1.0)[0]["label"] == "negative"
-
-
-@pytest.mark.parametrize("by_phrase", [True, False])
-def test_flip_of_a_larger_share_holds_the_smaller(conflict: ModuleType, by_phrase: bool) -> None:
-    sets = [set(flipped(conflict, share, by_phrase=by_phrase)) for share in (0.25, 0.5, 0.75, 1.0)]
-    assert [len(rows) for rows in sets] == [1, 2, 3, 4]
-    assert sets[0] < sets[1] < sets[2] < sets[3]
-
-
-def test_flip_begins_with_the_most_frequent_phrase(conflict: ModuleType) -> None:
-    assert conflict.frequent_phrases(ROWS) == ["rose", "fell"]
-    assert flipped(conflict, 0.75) == [0, 1, 4]
 
 
 def test_variants_have_the_same_rows_and_one_head_each_way(conflict: ModuleType, data: Path, tmp_path: Path) -> None:
