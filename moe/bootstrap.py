@@ -126,6 +126,18 @@ def resampled_difference(ours: TaskPredictions, theirs: TaskPredictions, metric:
     return float(_metrics(pair)[metric][0]), _resampled_metrics(pair, False)[metric]
 
 
+def mean_difference(parts: Sequence[tuple[float, np.ndarray]]) -> Interval:
+    """Mean over tasks of differences, with a percentile interval.
+
+    Args:
+        parts: for each task the difference, and the same for every resample (draws,), as many for all tasks.
+    """
+    draws = np.mean([own for _, own in parts], axis=0)  # (draws,)
+    low, high = np.percentile(draws, (50 * (1 - LEVEL), 50 * (1 + LEVEL))).tolist()
+    value = float(np.mean([own for own, _ in parts]))
+    return Interval(*(round(number, 12) for number in (value, low, high)))  # a bound of 0 is exactly 0
+
+
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
     """McNemar's exact test (1947) of two models on the same rows.
 

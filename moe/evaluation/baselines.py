@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 
 from experts.domain import Labels, LabelSpace
-from moe.evaluation.results import ModelResult, TaskResult, label_result, score_metrics
+from moe.evaluation.results import ModelResult, ScoreAnswers, label_result, score_metrics, score_result
 from moe.evaluation.rows import LabelledRow, true_label
 from moe.kinds.base import TaskKind
 from moe.kinds.registry import task_kind
@@ -190,12 +190,16 @@ def baseline_results(
         kind = task_kind(space.kind(task))
         fit = partial(_fit_sets, fit_labels, kind, labels) if kind.is_set else fit_labels
         named = _predict(fit, [_Rows.of(part, windows, partial(true_label, space=space)) for part in parts])
-        metrics = None if scores is None else score_metrics(scores[0].values, np.clip(scores[1], -1.0, 1.0).tolist())
+        answers = None
+        if scores is not None:
+            own, values = scores
+            answers = ScoreAnswers(tuple(own.ids), np.array(own.values, dtype=float), np.clip(values, -1.0, 1.0))
         if named is not None:
             predicted = [str(label) for label in named[1]]
-            results[task] = label_result(named[0].ids, named[0].values, predicted, labels, metrics, kind.name)
-        elif metrics is not None:
-            results[task] = TaskResult(scores=metrics)
+            own_scores = score_metrics(answers)
+            results[task] = label_result(named[0].ids, named[0].values, predicted, labels, own_scores, kind.name)
+        elif answers is not None:
+            results[task] = score_result(answers)
     return results
 
 

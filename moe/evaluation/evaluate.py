@@ -16,7 +16,7 @@ from moe.evaluation.calibration.label_thresholds import choose_thresholds
 from moe.evaluation.calibration.temperature import TaskLogits
 from moe.evaluation.evaluation_files import write_evaluation, write_per_expert
 from moe.evaluation.metrics import classification, concordance, label_metrics, metric_intervals
-from moe.evaluation.results import score_metrics
+from moe.evaluation.results import ScoreAnswers, score_metrics
 from moe.evaluation.rows import LabelledRow, PredictedRow, iter_chunks, true_label
 from moe.evaluation.test_sets import check_no_result, load_evaluation_rows
 from moe.inference.calibration import Calibration, read_calibration
@@ -89,8 +89,8 @@ def validation_metrics(evaluated: Sequence[PredictedRow], model: Mixture) -> dic
         tasks there are no label metrics, and with them `mean_of_tasks`, the mean over tasks of macro-F1 or CCC.
     """
     metrics: dict[str, float] = {}
-    scored = score_pairs_by_task(evaluated, model.labels)
-    concordances = {task: float(concordance(*pairs)) for task, pairs in scored.items()}
+    scored = scored_tasks(evaluated, model.labels)
+    concordances = {task: float(concordance(its.true, its.predicted)) for task, its in scored.items()}
     for task, task_rows in group_by_task(evaluated, model.labels).items():
         labelled, kind = [row for row in task_rows if row.true is not None], model.labels.kind(task)
         if task_kind(kind).is_set and labelled:
@@ -274,25 +274,28 @@ def ranked_probabilities(rows: Sequence[PredictedRow]) -> np.ndarray | None:
     return np.stack([row.masked.probabilities for row in rows])  # (N, K)
 
 
-def score_pairs_by_task(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """True and predicted scores, (N,) each, of the rows of each task with a score alone."""
-    pairs = {}
-    for task, own in group_by_task([row for row in rows if row.row["task"] in space.score_tasks], space).items():
-        known = [row for row in own if row.row["score"] is not None and row.masked.polarity is not None]
-        if known:
-            true = np.array([row.row["score"] for row in known], dtype=np.float64)  # (N,)
-            pairs[task] = true, np.array([row.masked.polarity for row in known], dtype=np.float64)  # (N,)
-    return pairs
+def scored_tasks(rows: Sequence[PredictedRow], space: LabelSpace) -> dict[str, ScoreAnswers]:
+    """Answers for the rows of each task with a score alone, without tasks that have no such rows."""
+    own = group_by_task([row for row in rows if row.row["task"] in space.score_tasks], space)
+    return {task: answers for task, of_task in own.items() if (answers := score_answers(of_task)) is not None}
 
 
 def task_scores(rows: Sequence[PredictedRow]) -> ScoreMetrics | None:
     """Metrics of the rows of a task with a true and a predicted score; None without such rows."""
-    pairs = [
-        (score, polarity)
+    return score_metrics(score_answers(rows))
+
+
+def score_answers(rows: Sequence[PredictedRow]) -> ScoreAnswers | None:
+    """Answers for the rows of a task with a true and a predicted score; None without such rows."""
+    answered = [
+        (str(row.row["id"]), score, polarity)
         for row in rows
         if (score := row.row["score"]) is not None and (polarity := row.masked.polarity) is not None
     ]
-    return score_metrics(*zip(*pairs, strict=True)) if pairs else None
+    if not answered:
+        return None
+    ids, true, predicted = zip(*answered, strict=True)
+    return ScoreAnswers(ids, np.array(true, dtype=float), np.array(predicted, dtype=float))
 
 
 def _mean_metrics(tasks: Mapping[str, LabelMetrics], predictions: Mapping[str, TaskPredictions]) -> MeanMetrics:

@@ -12,6 +12,21 @@ from moe.results.metrics import LabelMetrics, MeanMetrics, ScoreMetrics, TaskFig
 
 
 @dataclass(frozen=True)
+class ScoreAnswers:
+    """Predicted scores of one model on one task.
+
+    Args:
+        ids: of the rows with a score, in order.
+        true: their scores (N,), N ≥ 1.
+        predicted: (N,), −1 to 1.
+    """
+
+    ids: tuple[str, ...]
+    true: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
 class TaskResult:
     """Test result of one model on one task.
 
@@ -20,12 +35,19 @@ class TaskResult:
         predictions: for these rows; None if no row has a label.
         metrics: of these rows, with intervals; None if no row has a label.
         scores: of the rows with a score; None without such rows.
+        answers: for the rows with a score; None if rows have labels, which are compared then, or if there are none.
     """
 
     ids: tuple[str, ...] = ()
     predictions: TaskPredictions | None = None
     metrics: LabelMetrics | None = None
     scores: ScoreMetrics | None = None
+    answers: ScoreAnswers | None = None
+
+    @property
+    def row_ids(self) -> tuple[str, ...]:
+        """Ids of the rows that are compared: those with a label, or of a task without labels those with a score."""
+        return self.ids if self.answers is None else self.answers.ids
 
     @property
     def figures(self) -> TaskFigures:
@@ -60,9 +82,14 @@ def label_result(
     return TaskResult(tuple(ids), predictions, label_metrics(true, predicted, labels, kind, probabilities), scores)
 
 
-def score_metrics(true: Sequence[float], predicted: Sequence[float]) -> ScoreMetrics | None:
-    """Metrics of scores (N,); None for N = 0."""
-    return regression(np.asarray(true, dtype=float), np.asarray(predicted, dtype=float)) if len(true) else None
+def score_result(answers: ScoreAnswers | None) -> TaskResult:
+    """Build the result of a task whose rows have scores alone."""
+    return TaskResult(scores=score_metrics(answers), answers=answers)
+
+
+def score_metrics(answers: ScoreAnswers | None) -> ScoreMetrics | None:
+    """Metrics of scores; None without answers."""
+    return None if answers is None else regression(answers.true, answers.predicted)
 
 
 def mean_figures(result: ModelResult) -> MeanMetrics | None:

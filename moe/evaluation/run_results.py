@@ -17,10 +17,11 @@ from moe.evaluation.evaluate import (
     predicted_rows,
     ranked_probabilities,
     report_rows,
+    score_answers,
     task_scores,
 )
 from moe.evaluation.evaluation_files import write_evaluation
-from moe.evaluation.results import ModelResult, TaskResult, label_result
+from moe.evaluation.results import ModelResult, label_result, score_result
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
 from moe.evaluation.rows import LabelledRow, PredictedRow
 from moe.inference.torch_predictor import TorchPredictor
@@ -166,5 +167,5 @@ def results_of(rows: Sequence[PredictedRow], space: LabelSpace) -> ModelResult:
             labels, kind, probabilities = space.tasks[task], space.kind(task), ranked_probabilities(labelled)
             results[task] = label_result(ids, true, predicted, labels, scores, kind, probabilities)
         else:
-            results[task] = TaskResult(scores=scores)
+            results[task] = score_result(score_answers(of_task))
     return results

@@ -1,10 +1,10 @@
 """What a run shows, in words: its best mixture against other models, and the classes that are never predicted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from moe.report.blocks import ReportTable
 from moe.results.metrics import LabelMetrics
-from moe.results.run import Difference, FiguresByModel, RunSummary
+from moe.results.run import Difference, FiguresByModel, ModelDifference, RunSummary
 
 TFIDF, OWN_EXPERT, POOLED = "tfidf", "own expert", "pooled LoRA"
 REFERENCES = {TFIDF: "TF-IDF", OWN_EXPERT: "its own experts", POOLED: "one pooled LoRA"}
@@ -49,15 +49,20 @@ def _points(share: float) -> str:
     return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def differences_table(summary: RunSummary) -> ReportTable:
-    """Table of the best mixture's macro-F1 minus that of each reference, in points, by task."""
-    differences = summary.differences
+def differences_tables(summary: RunSummary) -> Iterator[ReportTable]:
+    """Yield tables of the best mixture's macro-F1, and of its CCC, minus those of each reference."""
+    for metric, differences in (("Macro-F1", summary.differences), ("CCC", summary.score_differences)):
+        if differences:
+            title = f"{metric} of {summary.best} minus that of other models on the same test rows, in points"
+            yield _differences_table(title, differences)
+
+
+def _differences_table(title: str, differences: Mapping[str, ModelDifference]) -> ReportTable:
     tasks = dict.fromkeys(task for difference in differences.values() for task in difference.tasks)
     rows = [[task, *(_difference_cell(its.tasks.get(task)) for its in differences.values())] for task in tasks]
     if rows:
         rows.append(["mean", *(_difference_cell(its.mean) for its in differences.values())])
     header = ["task", *(f"− {REFERENCES.get(name, name)}" for name in differences)]
-    title = f"Macro-F1 of {summary.best} minus that of other models on the same test rows, in points"
     return ReportTable(title, header, rows)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from moe.report.blocks import MAX_COLUMNS, ReportTable, add_run_column, format_cells, split_table
-from moe.report.conclusions import differences_table
+from moe.report.conclusions import differences_tables
 from moe.report.terminal import SCORE_COLUMNS, figure, has_scores, mean_of_tasks
 from moe.report.training import MEAN, validation_metrics
 from moe.results.metrics import MetricFields
@@ -22,7 +22,7 @@ def model_tables(runs: Sequence[RunLogs], report: TrainingReport) -> Iterator[Re
         summary = run.summary or RunSummary()
         means = {model: its for model, its in summary.means.items() if its is not None}
         yield from _task_metrics_tables(f"on test rows{suffix}", summary.figures, means)
-        yield differences_table(summary)
+        yield from differences_tables(summary)
         yield from _scores_tables(summary.figures, suffix)
     for run in runs:
         suffix = f" of {run.label}" if len(runs) > 1 else ""

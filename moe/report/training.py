@@ -36,6 +36,7 @@ def build_training_report(runs: Sequence[RunLogs]) -> TrainingReport:
         test={run.label: summary.figures for run, summary in zip(runs, summaries, strict=True)},
         test_means={run.label: summary.means for run, summary in zip(runs, summaries, strict=True)},
         differences=summaries[0].differences,
+        score_differences=summaries[0].score_differences,
         levels=first.levels,
         routing=summaries[0].routing,
         measured=[row for run in runs for row in evaluation_rows(run)],

@@ -61,7 +61,7 @@ class BestMixture(Result):
 
 
 class Difference(Result):
-    """Macro-F1 of the best mixture minus that of another model on the same rows.
+    """Macro-F1, or CCC, of the best mixture minus that of another model on the same rows.
 
     Args:
         difference: in [−1, 1].
@@ -91,7 +91,8 @@ class RunSummary(Result):
         figures: by model and task.
         means: over tasks with labels, by model; None for a model without any.
         best: name of the best mixture by validation.
-        differences: of the best mixture from each other model.
+        differences: of the best mixture's macro-F1 from each other model, over tasks with labels.
+        score_differences: the same of the CCC, over tasks with a score alone.
         conclusions: the differences in words, a sentence for each.
         routing: of the best mixture.
         predictions: of a few texts by the best mixture, each as a row of `moe infer`.
@@ -104,6 +105,7 @@ class RunSummary(Result):
     means: dict[str, OrEmpty[MeanMetrics]] = Field(default_factory=dict)
     best: str | None = None
     differences: dict[str, ModelDifference] = Field(default_factory=dict)
+    score_differences: dict[str, ModelDifference] = Field(default_factory=dict)
     conclusions: list[str] = Field(default_factory=list)
     routing: RoutingReport | None = None
     predictions: list[dict[str, Any]] = Field(default_factory=list)

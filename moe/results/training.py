@@ -105,7 +105,8 @@ class TrainingReport(Result):
         validation: metrics by run, model and task, their mean last.
         test: metrics by run, model and task.
         test_means: means over tasks by run and model; None for a model without labels.
-        differences: of the first run's best mixture from each other model.
+        differences: of the first run's best mixture's macro-F1 from each other model.
+        score_differences: the same of the CCC, over tasks with a score alone.
         levels: of the first run's tasks.
         routing: of the first run's best mixture, or None.
         measured: a row per evaluated model and run.
@@ -126,6 +127,7 @@ class TrainingReport(Result):
     test: dict[str, FiguresByModel]
     test_means: dict[str, dict[str, OrEmpty[MeanMetrics]]]
     differences: dict[str, ModelDifference]
+    score_differences: dict[str, ModelDifference]
     levels: Levels
     routing: RoutingReport | None
     measured: list[EvaluationRow]

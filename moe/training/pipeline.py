@@ -13,7 +13,7 @@ from moe.distill.label import label_texts
 from moe.evaluation.data_warnings import print_data_warnings
 from moe.evaluation.results import mean_figures
 from moe.evaluation.run_results import evaluate_run
-from moe.evaluation.verdict import compare_results, conclusions
+from moe.evaluation.verdict import compare_results, compare_scores, conclusions
 from moe.inference.rows import Row
 from moe.inference.stream import predict_rows
 from moe.inference.torch_predictor import TorchPredictor
@@ -103,13 +103,15 @@ def compare_with_baselines(work: Workspace, pooled: bool = True) -> RunSummary:
         the summary, without `verdict`, `folder` and `warnings`.
     """
     results = evaluate_run(work, pooled)
-    differences = compare_results(results.models.get(results.best, {}), results.models)
+    best = results.models.get(results.best, {})
+    differences, scores = (compare(best, results.models) for compare in (compare_results, compare_scores))
     return RunSummary(
         figures={name: {task: its.figures for task, its in result.items()} for name, result in results.models.items()},
         means={name: mean_figures(result) for name, result in results.models.items()},
         best=results.best,
         differences=differences,
-        conclusions=conclusions(results.best, differences),
+        score_differences=scores,
+        conclusions=conclusions(results.best, differences, scores),
         routing=results.routing,
         predictions=example_predictions(work, results.predictor),
     )

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from moe import distributed
-from moe.bootstrap import LEVEL, Interval, bootstrap_differences, resampled_difference
+from moe.bootstrap import Interval, bootstrap_differences, mean_difference, resampled_difference
 from moe.checkpoints.mixture import read_mixture
 from moe.config.stages import JOINT, MERGED, WARMUP
-from moe.evaluation.evaluate import evaluate_rows, predictions_by_task, score_pairs_by_task, validation_metrics
+from moe.evaluation.evaluate import evaluate_rows, predictions_by_task, scored_tasks, validation_metrics
 from moe.evaluation.metrics import SCORE_DRAWS, resampled_concordance
 from moe.evaluation.rows import PredictedRow
 from moe.inference.torch_predictor import TorchPredictor
@@ -73,17 +71,17 @@ def joint_gain(work: Workspace, predicted: Mapping[str, list[PredictedRow]]) -> 
     space = work.run.label_space()
     joint, warm = (predicted[stage.folder] for stage in (JOINT, WARMUP))
     ours, theirs = (predictions_by_task([row for row in rows if row.true is not None], space) for rows in (joint, warm))
-    joint_scores, warm_scores = (score_pairs_by_task(rows, space) for rows in (joint, warm))
+    joint_scores, warm_scores = (scored_tasks(rows, space) for rows in (joint, warm))
     if not joint_scores:
         if not ours:
             return Interval(0.0, 0.0, 0.0)
         return bootstrap_differences(list(ours.values()), list(theirs.values()))[MACRO_F1.name]
     parts = [resampled_difference(ours[task], theirs[task], MACRO_F1.name) for task in ours]
-    parts += [resampled_concordance(*pair, warm_scores[task][1]) for task, pair in joint_scores.items()]
-    draws = np.mean([own[:SCORE_DRAWS] for _, own in parts], axis=0)  # (SCORE_DRAWS,)
-    low, high = np.percentile(draws, (50 * (1 - LEVEL), 50 * (1 + LEVEL))).tolist()
-    value = float(np.mean([own for own, _ in parts]))
-    return Interval(*(round(number, 12) for number in (value, low, high)))
+    parts += [
+        resampled_concordance(its.true, its.predicted, warm_scores[task].predicted)
+        for task, its in joint_scores.items()
+    ]
+    return mean_difference([(value, draws[:SCORE_DRAWS]) for value, draws in parts])
 
 
 def state_verdict(

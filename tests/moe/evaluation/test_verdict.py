@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from moe.bootstrap import TaskPredictions, bootstrap_differences
-from moe.evaluation.results import ModelResult, TaskResult, label_result, mean_figures
-from moe.evaluation.verdict import compare_results, conclusions
+from moe.evaluation.results import (
+    ModelResult,
+    ScoreAnswers,
+    TaskResult,
+    label_result,
+    mean_figures,
+    score_result,
+)
+from moe.evaluation.verdict import compare_results, compare_scores, conclusions
 from moe.results.metrics import ScoreMetrics
 from moe.results.run import Difference, ModelDifference
 
@@ -76,6 +83,35 @@ def test_task_that_a_model_lacks_is_not_compared() -> None:
         ours, {"tfidf": result({"news": 0.6}) | {"scored": TaskResult(scores=ScoreMetrics(mse=0.2, mae=0.2))}}
     )
     assert list(differences["tfidf"].tasks) == ["news"]
+
+
+def scored(noise: float, rows: int = 200) -> TaskResult:
+    """Result of a task with scores alone, whose predictions are the scores plus noise."""
+    random = np.random.default_rng(0)
+    true = random.uniform(-1, 1, rows)
+    predicted = np.clip(true + noise * random.normal(size=rows), -1, 1)
+    return score_result(ScoreAnswers(tuple(map(str, range(rows))), true, predicted))
+
+
+def test_tasks_with_a_score_alone_are_compared_by_concordance() -> None:
+    others = {"tfidf": {"scored": scored(1.0)}, "own expert": {"scored": scored(0.1)}}
+    ours = {"scored": scored(0.1)}
+    assert compare_results(ours, others) == {}
+    differences = compare_scores(ours, others)
+    mean = differences["tfidf"].mean
+    assert mean.difference == pytest.approx(ours["scored"].scores.ccc - others["tfidf"]["scored"].scores.ccc)
+    assert 0 < mean.interval[0] < mean.difference < mean.interval[1]
+    better, equal = conclusions("m", {}, differences)
+    assert better.startswith("m: better than TF-IDF by ")
+    assert "points of CCC" in better
+    assert "no difference from its own experts is shown: +0.0 points of CCC (95 %: +0.0 to +0.0)" in equal
+
+
+def test_scores_beside_labels_are_not_compared_twice() -> None:
+    with_labels = result({"news": 0.8})["news"]
+    both = {"news": TaskResult(with_labels.ids, with_labels.predictions, with_labels.metrics, scored(0.1).scores)}
+    assert list(compare_results(both, {"tfidf": both})) == ["tfidf"]
+    assert compare_scores(both, {"tfidf": both}) == {}
 
 
 def test_different_rows_are_not_paired() -> None:

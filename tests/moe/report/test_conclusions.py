@@ -5,7 +5,7 @@ from result_samples import label_metrics
 from moe.report.conclusions import (
     classes_never_predicted,
     describe_never_predicted,
-    differences_table,
+    differences_tables,
     draw_conclusions,
 )
 from moe.results.metrics import TaskFigures
@@ -35,10 +35,20 @@ def test_older_summary_is_compared_by_means_over_common_tasks() -> None:
 
 
 def test_differences_table_has_tasks_as_rows_and_the_mean_last() -> None:
-    table = differences_table(RunSummary(best="moe-joint", differences={"tfidf": difference(0.06, 0.02, 0.1)}))
+    summary = RunSummary(best="moe-joint", differences={"tfidf": difference(0.06, 0.02, 0.1)})
+    (table,) = differences_tables(summary)
+    assert table.title.startswith("Macro-F1 of moe-joint")
     assert [row[0] for row in table.rows] == ["news", "mean"]
     assert table.rows[0][1] == "+6.0\n+2.0 to +10.0"
-    assert differences_table(RunSummary()).rows == []
+    assert list(differences_tables(RunSummary())) == []
+
+
+def test_differences_of_scores_have_a_table_of_their_own() -> None:
+    both = RunSummary(
+        differences={"tfidf": difference(0.1, 0.0, 0.2)}, score_differences={"tfidf": difference(-0.02, -0.03, 0.01)}
+    )
+    titles = [table.title.split(" ")[0] for table in differences_tables(both)]
+    assert titles == ["Macro-F1", "CCC"]
 
 
 def test_class_never_predicted_is_named_unless_it_has_no_rows() -> None:
