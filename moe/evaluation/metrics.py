@@ -1,7 +1,7 @@
 """Metrics of classification, of scores and of calibration, as functions of arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from moe.results.calibration import CalibrationMetrics
 from moe.results.metrics import LabelMetrics, ScoreMetrics
 
 SCORE_DRAWS, SCORE_BLOCK = 1_000, 2_000_000
-"""Resamples for an interval of a score metric, and the most scores that are drawn at once."""
+"""Resamples for an interval of a score metric or of a multi-label one, and the most rows that are drawn at once."""
 SCORE_METRICS = {
     "mse": "MSE",
     "mae": "MAE",
@@ -55,13 +55,56 @@ def label_metrics(
     probabilities: np.ndarray | None = None,
 ) -> LabelMetrics:
     """`classification` with intervals."""
-    intervals = metric_intervals([TaskPredictions.from_labels(true, predicted, labels, kind)])
+    predictions = TaskPredictions.from_labels(true, predicted, labels, kind)
+    intervals = metric_intervals([predictions])
+    if predictions.sets:
+        intervals |= _set_intervals(predictions, probabilities)
     return classification(true, predicted, labels, kind, probabilities).model_copy(update=intervals)
 
 
 def metric_intervals(tasks: Sequence[TaskPredictions]) -> dict[str, Bounds]:
     """Intervals of `bootstrap_intervals` by the names of their fields, `accuracy_interval` and so on."""
     return {f"{name}_interval": (its.low, its.high) for name, its in bootstrap_intervals(tasks).items()}
+
+
+def _set_intervals(predictions: TaskPredictions, probabilities: np.ndarray | None) -> dict[str, Bounds]:
+    """Intervals over rows of the metrics that only a multi-label task has.
+
+    Args:
+        predictions: of one model, N rows.
+        probabilities: of the labels (N, K); None leaves out that of the ranking metric.
+    """
+    labels = np.arange(predictions.classes)
+    is_true, is_predicted = (
+        codes[:, None] >> labels & 1 == 1 for codes in (predictions.true, predictions.predicted[0])
+    )  # (N, K) each
+    hits, sizes = (is_true & is_predicted).sum(1), is_true.sum(1) + is_predicted.sum(1)  # (N,) each
+    ranking = None if probabilities is None else ranking_precisions(is_true, probabilities)  # (N,)
+    draws: dict[str, list[np.ndarray]] = {"micro_f1": [], "lrap": []}
+    for rows in _resampled_rows(len(hits)):
+        draws["micro_f1"].append(2 * hits[rows].sum(1) / np.maximum(sizes[rows].sum(1), 1))  # (draws,)
+        if ranking is not None:
+            draws["lrap"].append(ranking[rows].mean(1))  # (draws,)
+    intervals = {f"{name}_interval": _percentiles(np.concatenate(parts)) for name, parts in draws.items() if parts}
+    return {name: bounds for name, bounds in intervals.items() if bounds is not None}
+
+
+def ranking_precisions(is_true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Label ranking average precision of each row, whose mean is `label_ranking_average_precision_score`.
+
+    Args:
+        is_true: which labels each row has (N, K).
+        probabilities: of the labels (N, K).
+
+    Returns:
+        (N,), above 0 to 1; 1 for a row without labels.
+    """
+    sums = np.zeros(len(is_true))  # (N,)
+    for label in range(is_true.shape[1]):
+        reached = probabilities >= probabilities[:, label, None]  # (N, K): labels at least as probable
+        sums += np.where(is_true[:, label], (reached & is_true).sum(1) / reached.sum(1), 0.0)
+    counts = is_true.sum(1)  # (N,)
+    return np.where(counts == 0, 1.0, sums / np.maximum(counts, 1))
 
 
 def regression(true: np.ndarray, predicted: np.ndarray) -> ScoreMetrics:
@@ -186,14 +229,19 @@ def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _resampled_metrics(true: np.ndarray, *sides: np.ndarray) -> list[dict[str, np.ndarray]]:
     """Metrics (SCORE_DRAWS,) of each side's predictions (N,) for resampled rows, the same rows for all sides."""
-    random = np.random.default_rng([0, len(true)])
-    block = max(1, SCORE_BLOCK // len(true))
     draws: list[list[dict[str, np.ndarray]]] = [[] for _ in sides]
-    for start in range(0, SCORE_DRAWS, block):
-        rows = random.integers(len(true), size=(min(block, SCORE_DRAWS - start), len(true)))  # (draws, N)
+    for rows in _resampled_rows(len(true)):
         for side, predicted in zip(draws, sides, strict=True):
             side.append(_score_metrics(true[rows], predicted[rows]))
     return [{name: np.concatenate([part[name] for part in side]) for name in side[0]} for side in draws]
+
+
+def _resampled_rows(count: int) -> Iterator[np.ndarray]:
+    """Indices (draws, N) of N rows drawn with replacement, SCORE_DRAWS times in blocks; equal in every call."""
+    random = np.random.default_rng([0, count])
+    block = max(1, SCORE_BLOCK // count)
+    for start in range(0, SCORE_DRAWS, block):
+        yield random.integers(count, size=(min(block, SCORE_DRAWS - start), count))
 
 
 def _percentiles(values: np.ndarray) -> Bounds | None:

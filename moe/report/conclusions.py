@@ -89,3 +89,14 @@ def describe_never_predicted(tasks: Mapping[str, LabelMetrics]) -> str:
     """Name the classes that are never predicted, with their tasks; empty if there are none."""
     classes = [f"{', '.join(labels)} ({task})" for task, labels in classes_never_predicted(tasks).items()]
     return f"never predicted: {'; '.join(classes)}" if classes else ""
+
+
+def describe_sets(report: LabelMetrics) -> str:
+    """State the metrics that only a multi-label task has, with their intervals."""
+    titles = {"accuracy": "exact sets", "micro_f1": "micro-F1", "lrap": "label ranking average precision"}
+    parts = []
+    for name, title in titles.items():
+        if (value := report.value(name)) is not None:
+            bounds = report.interval(name)
+            parts.append(f"{title} {value:.3f}" + (f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else ""))
+    return ", ".join(parts)

@@ -23,7 +23,7 @@ from moe.report.blocks import (
     split_table,
 )
 from moe.report.column_blocks import SMALL_WEIGHT
-from moe.report.conclusions import describe_never_predicted
+from moe.report.conclusions import describe_never_predicted, describe_sets
 from moe.report.data_rows import data_section
 from moe.report.label_sets import label_set_table
 from moe.report.model_tables import scores_tables
@@ -192,9 +192,7 @@ def _class_table(task: str, metrics: LabelMetrics) -> ReportTable:
         kappa = metrics.quadratic_kappa
         agreement = "" if kappa is None else f"; quadratic-weighted kappa {kappa:.3f}"
         return ReportTable(f"{task}: metrics by class{agreement}", header, rows)
-    ranking = "" if metrics.lrap is None else f", label ranking average precision {metrics.lrap:.3f}"
-    title = f"{task}: metrics by label; exact sets {metrics.accuracy:.3f}, micro-F1 {metrics.micro_f1:.3f}{ranking}"
-    return ReportTable(title, header, rows)
+    return ReportTable(f"{task}: metrics by label; {describe_sets(metrics)}", header, rows)
 
 
 def _calibration(findings: Findings) -> Section:

@@ -10,7 +10,7 @@ from rich.text import Text
 from moe.console import Table
 from moe.report.blocks import format_cells
 from moe.report.column_blocks import BlockRow, ColumnBlocks, RoutingMatrix
-from moe.report.conclusions import describe_never_predicted
+from moe.report.conclusions import describe_never_predicted, describe_sets
 from moe.report.label_sets import label_set_view
 from moe.results.base import Bounds
 from moe.results.evaluation import EvaluationReport, RoutingReport
@@ -292,8 +292,7 @@ def _class_table(task: str, report: LabelMetrics) -> Table:
 
 def _label_table(task: str, report: LabelMetrics) -> Table:
     """Build the table of a multi-label task, whose accuracy is that of exact sets."""
-    ranking = "" if report.lrap is None else f", ranking average precision {report.lrap:.3f}"
-    title = f"{task}: exact sets {report.accuracy:.3f}, micro-F1 {report.micro_f1:.3f}{ranking}; metrics by label"
+    title = f"{task}: {describe_sets(report)}; metrics by label"
     table = Table(title=title, title_justify="left", header_style="bold")
     for name in ("label", "precision", "recall", "F1", "rows"):
         table.add_column(name, justify="left" if name == "label" else "right")

@@ -78,6 +78,8 @@ class LabelMetrics(MetricFields):
         accuracy_interval: 95 %, over the sampling of rows.
         macro_f1_interval: 95 %, over the sampling of rows.
         weighted_f1_interval: 95 %, over the sampling of rows.
+        micro_f1_interval: 95 %, over the sampling of rows.
+        lrap_interval: 95 %, over the sampling of rows.
     """
 
     rows: int
@@ -96,6 +98,8 @@ class LabelMetrics(MetricFields):
     accuracy_interval: Bounds | None = None
     macro_f1_interval: Bounds | None = None
     weighted_f1_interval: Bounds | None = None
+    micro_f1_interval: Bounds | None = None
+    lrap_interval: Bounds | None = None
 
 
 class ScoreMetrics(MetricFields):

@@ -8,6 +8,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import (
     accuracy_score,
     brier_score_loss,
+    label_ranking_average_precision_score,
     mean_absolute_error,
     mean_squared_error,
     precision_recall_fscore_support,
@@ -17,7 +18,16 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from experts.json_io import json_object
 from moe.bootstrap import confidence_bin
-from moe.evaluation.metrics import SCORE_METRICS, calibration_metrics, classification, regression, score_differences
+from moe.evaluation.metrics import (
+    SCORE_METRICS,
+    calibration_metrics,
+    classification,
+    label_metrics,
+    ranking_precisions,
+    regression,
+    score_differences,
+)
+from moe.report.conclusions import describe_sets
 
 NAMES = ("a", "b", "c")
 pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=60)
@@ -206,3 +216,35 @@ def test_calibration_error_of_one_bin_is_the_gap_of_accuracy_and_confidence() ->
     metrics = calibration_metrics(probabilities, np.array([0] * 6 + [1] * 4))
     assert metrics.ece == pytest.approx(0.3)
     assert metrics.ece_adaptive == pytest.approx(0.6 * 0.1 + 0.4 * 0.9), "with fewer rows than bins, a bin each"
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_mean_of_ranking_precisions_is_that_of_scikit_learn(seed: int, labels: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = random.random((30, labels)) < 0.4
+    probabilities = random.integers(0, 4, (30, labels)) / 4  # with ties
+    expected = label_ranking_average_precision_score(truth.astype(int), probabilities) if labels > 1 else 1.0
+    assert ranking_precisions(truth, probabilities).mean() == pytest.approx(expected)
+
+
+def test_multi_label_metrics_have_intervals_that_shrink_with_rows() -> None:
+    random = np.random.default_rng(0)
+    widths = []
+    for rows in (50, 800):
+        truth, noise = random.random((rows, 3)) < 0.4, random.random((rows, 3)) < 0.2
+        true, predicted = ([";".join(np.array(NAMES)[row]) for row in side] for side in (truth, truth ^ noise))
+        metrics = label_metrics(true, predicted, NAMES, "multi_label", random.random((rows, 3)))
+        for name in ("micro_f1", "lrap"):
+            low, high = metrics.interval(name)
+            assert low < metrics.value(name) < high
+        widths.append(np.ptp(metrics.micro_f1_interval))
+        assert f"micro-F1 {metrics.micro_f1:.3f} ({metrics.micro_f1_interval[0]:.3f} to " in describe_sets(metrics)
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.3), "16 times the rows"
+
+
+def test_multi_label_metrics_without_probabilities_have_no_ranking() -> None:
+    metrics = label_metrics(["a", "b;c"], ["a", "b"], NAMES, "multi_label")
+    assert metrics.lrap is None
+    assert metrics.lrap_interval is None
+    assert "ranking" not in describe_sets(metrics)
