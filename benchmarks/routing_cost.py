@@ -142,7 +142,7 @@ def measure_graph(experts: int, top_k: int | None, texts: Sequence[str], rounds:
             given = pin if pinned else None
             for _ in range(3):  # until the weights are folded
                 ours.score(texts, given), theirs.score(texts, given)
-            name = "pinned" if pinned else f"{routing}, {1 - ours.skipped_share:.0%} computed"
+            name = "pinned" if pinned else f"{routing}, {1 - ours.routing_count.skipped_share:.0%} computed"
             mine = partial(ours.score, texts, given)
             # the time of the process's CPUs is steadier than the wall time where other programs run
             works = {"soft": partial(soft.score, texts), "by PyTorch": partial(theirs.score, texts, given)}

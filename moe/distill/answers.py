@@ -156,7 +156,8 @@ def _answer_with_ray(
 ) -> Iterator[int]:
     items = [{"texts": list(part)} for part in parts]
     arguments = (settings, AnswerStore(store.folder, store.teacher, store.request))
-    return run_on_actors(PartAnswerer, arguments, items, how.workers, how.threads or 1)
+    for row in run_on_actors(PartAnswerer, arguments, items, how.workers, how.threads or 1):
+        yield int(row["rows"])
 
 
 class PartAnswerer:

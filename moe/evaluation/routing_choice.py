@@ -67,7 +67,7 @@ def _figures(rows: Sequence[PredictedRow], predictor: TorchPredictor) -> Routing
         ccc=metrics.get("ccc"),
         log_loss=float(np.mean(losses)),
         ece=float(np.mean(errors)),
-        skipped=predictor.skipped_share,
+        skipped=predictor.routing_count.skipped_share,
     )
 
 

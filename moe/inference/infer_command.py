@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import partial, reduce
 from itertools import islice
+from operator import add
 
 from rich.console import Console
 from rich.prompt import Prompt
@@ -15,6 +16,7 @@ from moe.inference.predictor import Predictor
 from moe.inference.rows import Row
 from moe.inference.stream import predict_rows
 from moe.inference.text_io import ADDED, PREDICTED, InputColumns, OutputTarget, TextSource, with_progress
+from moe.inference.windows import RoutingCount
 from moe.report.terminal import answers_table
 from moe.runs.model_ref import ModelRef
 
@@ -34,8 +36,8 @@ def run_infer(
 ) -> None:
     """Run `moe infer`: predictions to a file, as JSON lines, as a table, or at a prompt.
 
-    At the end of a run in one process it states how the texts were routed, once: as a line on standard error, unless
-    all experts were mixed, or with `as_json` as one JSON object, with `routing` and `experts_skipped`, the mean share
+    At the end of a run it states how the texts were routed, once: as a line on standard error, unless all experts were
+    mixed, or with `as_json` as one JSON object, with `routing` and `experts_skipped`, the mean share
     of the experts that were not computed for a text. Standard output holds this object if predictions go to a file;
     otherwise it holds only predictions, and standard error has the object.
 
@@ -70,6 +72,7 @@ def run_infer(
         return
     with target.lock():
         predictor = load_predictor() if workers == 1 else None
+        counts: list[RoutingCount] = []
         if predictor is not None:
             predict: Callable[[Iterable[Row]], Iterator[Row]] = partial(
                 predict_rows, predictor=predictor, domain=domain, task=task
@@ -83,20 +86,23 @@ def run_infer(
                 task=task,
                 workers=workers,
                 target=source.has_target,
+                on_routed=counts.append,
             )
         _predict(source, target, predict, plain=as_json or not sys.stdout.isatty())
     if predictor is not None:
-        _print_routing(predictor, as_json, to_file=target.path is not None)
+        counts = [predictor.routing_count]
+    if counts:
+        _print_routing(reduce(add, counts), as_json, to_file=target.path is not None)
 
 
-def _print_routing(predictor: Predictor, as_json: bool, to_file: bool) -> None:
-    skipped = predictor.skipped_share
+def _print_routing(count: RoutingCount, as_json: bool, to_file: bool) -> None:
+    skipped = count.skipped_share
     if as_json:
         stream = sys.stdout if to_file else sys.stderr
-        summary = {"routing": predictor.routing, "experts_skipped": round(skipped, 6)}
+        summary = {"routing": count.routing, "experts_skipped": round(skipped, 6)}
         print(format_json(summary, getattr(stream, "encoding", None)), file=stream, flush=True)
-    elif predictor.routing != "soft":
-        info(f"routing {predictor.routing}: {skipped:.1%} of the experts per text were not computed")
+    elif count.routing != "soft":
+        info(f"routing {count.routing}: {skipped:.1%} of the experts per text were not computed")
 
 
 def input_columns(source: TextSource) -> InputColumns:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -16,6 +16,7 @@ from moe.inference.load import LoadOptions, has_gpu, load
 from moe.inference.predictor import Predictor
 from moe.inference.rows import Row
 from moe.inference.stream import predict_rows
+from moe.inference.windows import RoutingCount
 from moe.runs.model_ref import ModelRef
 
 CHUNKS_PER_WORKER = 2  # one that is being predicted and one that is waiting
@@ -51,6 +52,7 @@ def predict_in_processes(
     task: str | None,
     workers: int,
     target: bool | None = False,
+    on_routed: Callable[[RoutingCount], object] = lambda count: None,
 ) -> Iterator[Row]:
     """Predict a stream of rows as `predict_rows` does, in several processes.
 
@@ -60,13 +62,14 @@ def predict_in_processes(
         workers: number of processes.
         options: how each process loads the model; without `threads`, the cores are divided among them.
         target: whether the texts have a target, see `Predictor.check`.
+        on_routed: called with the experts that were computed for each chunk.
 
     Raises:
         Fault: one that a worker raised, or if a worker was killed.
     """
     options = replace(options, threads=threads_per_worker(workers, options.threads))
     stream = iter(rows)
-    pending: deque[Future[list[Row]]] = deque()
+    pending: deque[Future[tuple[list[Row], RoutingCount]]] = deque()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _init_worker)
     try:
         while True:
@@ -74,7 +77,9 @@ def predict_in_processes(
                 pending.append(pool.submit(_predict_chunk, ref, options, domain, task, target, chunk))
             if not pending:
                 return
-            yield from pending.popleft().result()
+            predicted, count = pending.popleft().result()
+            on_routed(count)
+            yield from predicted
     except BrokenProcessPool as error:
         raise Fault(
             "worker processes that keep running",
@@ -103,7 +108,9 @@ def _predict_chunk(
     task: str | None,
     target: bool | None,
     chunk: list[Mapping[str, object]],
-) -> list[Row]:
+) -> tuple[list[Row], RoutingCount]:
     predictor = _load_once(ref, options)
     predictor.check(task, domain, target)
-    return list(predict_rows(chunk, predictor, domain, task))
+    before = predictor.routing_count
+    rows = list(predict_rows(chunk, predictor, domain, task))
+    return rows, predictor.routing_count - before

@@ -18,7 +18,7 @@ from moe.inference.batches import chunk_size_for
 from moe.inference.calibration import Calibration, check_calibrated
 from moe.inference.finite import NonFiniteScores, raise_first
 from moe.inference.spec import InferenceSpec
-from moe.inference.windows import Scores
+from moe.inference.windows import RoutingCount, Scores
 from moe.kinds.registry import task_kind
 from moe.model.mode import Routing, RoutingChoice
 
@@ -187,9 +187,9 @@ class Predictor(ABC):
         return False
 
     @property
-    def skipped_share(self) -> float:
-        """Mean share of a window's experts that were not computed so far, 0 to 1."""
-        return 0.0
+    def routing_count(self) -> RoutingCount:
+        """The experts that were computed so far."""
+        return RoutingCount(self.routing)
 
     @property
     def window_limit(self) -> int | None:

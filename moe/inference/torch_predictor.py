@@ -22,7 +22,7 @@ from moe.inference.batches import BATCH_OVERHEAD, CPU_TOKEN_BUDGET, FOLD_TOKENS,
 from moe.inference.calibration import Calibration
 from moe.inference.predictor import Predictor
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
-from moe.inference.windows import Scores, first_windows, scores_of_windows
+from moe.inference.windows import RoutingCount, Scores, first_windows, scores_of_windows
 from moe.kinds.registry import task_kind
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture
@@ -142,9 +142,9 @@ class TorchPredictor(Predictor):
         return gate is not None and gate.prior is not None and gate.prior.prototypes is not None
 
     @property
-    def skipped_share(self) -> float:
-        """Mean share of a window's experts that were not computed so far, 0 to 1; 0 with soft routing."""
-        return self._counts["skipped"] / max(1, self._counts["experts"])
+    def routing_count(self) -> RoutingCount:
+        """The experts that were computed so far."""
+        return RoutingCount(self.routing, self._counts["experts"], self._counts["skipped"])
 
     def with_states(self) -> Self:
         """A predictor that shares this one's model and also returns the pooled hidden states."""

@@ -34,6 +34,32 @@ class Scores:
     tokens: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class RoutingCount:
+    """How many experts were computed.
+
+    Args:
+        routing: `soft`, `pruned` or `hard`.
+        experts: of all windows together; soft routing, which computes all, counts none.
+        skipped: those of them that were not computed.
+    """
+
+    routing: str
+    experts: int = 0
+    skipped: int = 0
+
+    @property
+    def skipped_share(self) -> float:
+        """Mean share of a window's experts that were not computed, 0 to 1."""
+        return self.skipped / max(1, self.experts)
+
+    def __add__(self, other: "RoutingCount") -> "RoutingCount":
+        return RoutingCount(self.routing, self.experts + other.experts, self.skipped + other.skipped)
+
+    def __sub__(self, other: "RoutingCount") -> "RoutingCount":
+        return RoutingCount(self.routing, self.experts - other.experts, self.skipped - other.skipped)
+
+
 def first_windows(text_index: np.ndarray, limit: int | None) -> np.ndarray:
     """Return the indices of the windows that are read: at most `limit` of each text, None for all.
 

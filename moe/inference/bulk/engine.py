@@ -7,7 +7,9 @@ that fsspec knows. Rows are read and predicted as by `moe infer`.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 from experts.errors import Fault, check_choice
@@ -18,6 +20,7 @@ from moe.inference.bulk.shards import (
     STAGED,
     BulkJob,
     BulkPlan,
+    ShardCount,
     count_rows,
     load_predictor,
     predict_shard,
@@ -30,7 +33,7 @@ from moe.inference.stream import predict_rows
 TRIAL_ROWS = 1_024
 """Number of rows that are predicted first, to estimate the duration of the job."""
 ENGINES = ("local", "ray")
-PredictShards = Callable[[BulkJob, Sequence[int], int, int | None], Iterator[int]]
+PredictShards = Callable[[BulkJob, Sequence[int], int, int | None], Iterator[ShardCount]]
 
 
 def check_bulk_paths(
@@ -70,6 +73,8 @@ class BulkReport:
         answered: rows that this call predicted.
         seconds: that it took.
         folder: the output folder.
+        routing: `soft`, `pruned` or `hard`; None if this call predicted no shard.
+        experts_skipped: mean share of the experts that were not computed for a row of this call, 0 to 1; None likewise.
     """
 
     rows: int
@@ -77,6 +82,8 @@ class BulkReport:
     answered: int
     seconds: float
     folder: str
+    routing: str | None = None
+    experts_skipped: float | None = None
 
 
 def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = None) -> BulkReport:
@@ -98,7 +105,7 @@ def run_bulk(job: BulkJob, engine: str, workers: int = 1, threads: int | None = 
 def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) -> BulkReport:
     plan = read_plan(job) or stage_shards(job)
     todo = [shard for shard in range(plan.parts) if not job.output.has(job.shard_name(shard))]
-    start, predicted = time.perf_counter(), 0
+    start, counts = time.perf_counter(), list[ShardCount]()
     if todo:
         if not job.output.has(STAGED):  # the job was finished, and a shard was deleted later
             stage_shards(job)
@@ -110,11 +117,16 @@ def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) ->
         _print_estimate(job, plan, todo, workers, threads)
         with progress_bar("infer", count_rows(job, plan, todo), "text") as meter:
             for count in predict(job, todo, workers, threads):
-                predicted += count
-                meter.advance(count)
+                counts.append(count)
+                meter.advance(count.rows)
     job.output.remove(STAGED)
     seconds = time.perf_counter() - start
-    return BulkReport(plan.rows, plan.parts, answered=predicted, seconds=round(seconds, 3), folder=job.out)
+    answered = sum(count.rows for count in counts)
+    report = BulkReport(plan.rows, plan.parts, answered=answered, seconds=round(seconds, 3), folder=job.out)
+    if not counts:
+        return report
+    routing = reduce(add, (count.routing for count in counts))
+    return replace(report, routing=routing.routing, experts_skipped=round(routing.skipped_share, 6))
 
 
 def _select_engine(name: str) -> PredictShards:
@@ -134,8 +146,10 @@ def _print_estimate(job: BulkJob, plan: BulkPlan, todo: list[int], workers: int,
     info(f"{left:,} of {plan.rows:,} rows to predict at {speed:,.0f} rows/s{per_worker}: about {duration}")
 
 
-def predict_shards_locally(job: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
-    """Predict shards one by one in this process; yields the number of rows of each."""
+def predict_shards_locally(
+    job: BulkJob, todo: Sequence[int], workers: int, threads: int | None
+) -> Iterator[ShardCount]:
+    """Predict shards one by one in this process; yields what was counted for each."""
     predictor = load_predictor(job, threads)
     for shard in todo:
         yield predict_shard(job, predictor, shard)
@@ -144,7 +158,10 @@ def predict_shards_locally(job: BulkJob, todo: Sequence[int], workers: int, thre
 def bulk_summary(report: BulkReport) -> str:
     """One line about a finished job, from the result of `run_bulk`."""
     speed = report.answered / max(report.seconds, 1e-9)
+    computed = ""
+    if report.experts_skipped is not None and report.routing != "soft":
+        computed = f"; routing {report.routing}: {report.experts_skipped:.1%} of the experts per text were not computed"
     return (
         f"{report.answered:,} rows predicted in {format_duration(report.seconds)} ({speed:,.0f}/s), "
-        f"{report.rows:,} rows in {report.parts} shards in {report.folder}"
+        f"{report.rows:,} rows in {report.parts} shards in {report.folder}{computed}"
     )

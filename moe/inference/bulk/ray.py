@@ -4,11 +4,13 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from experts.errors import Fault
 from moe.console import info
-from moe.inference.bulk.shards import BulkJob, load_predictor, predict_shard
+from moe.inference.bulk.shards import BulkJob, ShardCount, load_predictor, predict_shard
 from moe.inference.load import has_gpu
+from moe.inference.windows import RoutingCount
 
 
 class ShardPredictor:
@@ -23,18 +25,30 @@ class ShardPredictor:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.job, self.predictor = job, load_predictor(job, threads)
 
-    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[object]]:
         """Predict the shard of a batch, which holds one; a shard that a lost actor started is started again."""
-        return {"rows": [predict_shard(self.job, self.predictor, int(shard)) for shard in batch["part"]]}
+        (shard,) = batch["part"]
+        count = predict_shard(self.job, self.predictor, int(shard))
+        routing = count.routing
+        return {
+            "rows": [count.rows],
+            "routing": [routing.routing],
+            "experts": [routing.experts],
+            "skipped": [routing.skipped],
+        }
 
 
-def predict_shards_with_ray(job: BulkJob, todo: Sequence[int], workers: int, threads: int | None) -> Iterator[int]:
-    """Predict shards with `workers` actors; yields the number of rows of each shard.
+def predict_shards_with_ray(
+    job: BulkJob, todo: Sequence[int], workers: int, threads: int | None
+) -> Iterator[ShardCount]:
+    """Predict shards with `workers` actors; yields what was counted for each shard.
 
     Raises:
         Fault: one that an actor raised.
     """
-    return run_on_actors(ShardPredictor, (job,), [{"part": shard} for shard in todo], workers, threads or 1)
+    for row in run_on_actors(ShardPredictor, (job,), [{"part": shard} for shard in todo], workers, threads or 1):
+        routing = RoutingCount(str(row["routing"]), int(row["experts"]), int(row["skipped"]))
+        yield ShardCount(int(row["rows"]), routing)
 
 
 def ray_is_installed() -> bool:
@@ -47,8 +61,8 @@ def ray_is_installed() -> bool:
 
 def run_on_actors(
     actor: type, arguments: tuple[object, ...], items: Sequence[Mapping[str, object]], workers: int, threads: int
-) -> Iterator[int]:
-    """Give items one by one to `workers` actors; yields the `rows` that an actor returns for each item.
+) -> Iterator[Mapping[str, Any]]:
+    """Give items one by one to `workers` actors; yields the row that an actor returns for each item.
 
     Ray runs on this machine, or on the cluster at RAY_ADDRESS. A Ray session that is already running is used and left
     running. The items of a lost actor are given to another.
@@ -88,8 +102,7 @@ def run_on_actors(
             num_cpus=threads,
             num_gpus=1 if has_gpu() else None,
         )
-        for row in results.iter_rows():
-            yield int(row["rows"])
+        yield from results.iter_rows()
     except ray.exceptions.RayTaskError as error:
         fault = next((cause for cause in _causes(error) if isinstance(cause, Fault)), None)
         if fault is None:

@@ -26,6 +26,7 @@ from moe.inference.predictor import Predictor
 from moe.inference.rows import Row
 from moe.inference.stream import predict_rows
 from moe.inference.text_io import ADDED, CARRIED, PREDICTED, InputColumns
+from moe.inference.windows import RoutingCount
 from moe.runs.model_ref import ModelRef
 
 PLAN, STAGED = "plan.json", "staged"
@@ -264,13 +265,27 @@ def read_staged_rows(job: BulkJob, shard: int) -> list[Row]:
     return [row | {CARRIED: parse_json(row.get(CARRIED) or "{}")} for row in rows]
 
 
-def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> int:
-    """Predict one shard, write it atomically, and return its number of rows."""
+@dataclass(frozen=True)
+class ShardCount:
+    """A predicted shard.
+
+    Args:
+        rows: number of its rows.
+        routing: the experts that were computed for them.
+    """
+
+    rows: int
+    routing: RoutingCount
+
+
+def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> ShardCount:
+    """Predict one shard, write it atomically, and return what was counted."""
+    before = predictor.routing_count
     rows = list(predict_rows(read_staged_rows(job, shard), predictor, job.domain, job.task))
     columns = _input_columns(job, parse_json(job.output.read(PLAN)).get("columns", ()))
     table = pa.Table.from_pylist(list(columns.restore(rows)), shard_schema(predictor, columns))
     job.output.write(job.shard_name(shard), _to_parquet(table))
-    return len(rows)
+    return ShardCount(len(rows), predictor.routing_count - before)
 
 
 def shard_schema(predictor: Predictor, columns: InputColumns = InputColumns()) -> pa.Schema:

@@ -24,7 +24,7 @@ from moe.inference.calibration import Calibration
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import TOKENIZER_FILE
 from moe.inference.predictor import Predictor
-from moe.inference.windows import Scores, first_windows, scores_of_windows
+from moe.inference.windows import RoutingCount, Scores, first_windows, scores_of_windows
 from moe.model.mode import Routing, RoutingChoice
 
 
@@ -156,9 +156,9 @@ class OnnxPredictor(Predictor):
         return "unfamiliar" in self.outputs
 
     @property
-    def skipped_share(self) -> float:
-        """Mean share of a window's experts that were not computed so far, 0 to 1; 0 with soft routing."""
-        return self._counts["skipped"] / max(1, self._counts["experts"])
+    def routing_count(self) -> RoutingCount:
+        """The experts that were computed so far."""
+        return RoutingCount(self.routing, self._counts["experts"], self._counts["skipped"])
 
     def score(
         self,

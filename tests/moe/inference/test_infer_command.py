@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from moe.inference import multiprocess
 from moe.inference.infer_command import run_infer
 from moe.inference.load import LoadOptions
 from moe.inference.text_io import OutputTarget, TextSource
@@ -25,3 +26,14 @@ def test_infer_states_the_skipped_experts_once_per_run_and_apart_from_prediction
         (summary,) = [line for line in (out if path else err).splitlines() if line.startswith("{")]
         assert json.loads(summary) == {"routing": "hard", "experts_skipped": 0.5}
         assert "not computed" not in err
+
+
+def test_workers_state_the_skipped_experts_of_all_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocess, "available_cores", lambda: 2)
+    path = tmp_path / "answers.jsonl"
+    options = LoadOptions(routing="hard", runtime="onnx", batch_tokens=64)
+    run_infer(TextSource(TEXTS), OutputTarget(path), resolve("ready"), options, workers=2, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"routing": "hard", "experts_skipped": 0.5}
+    assert len(path.read_text(encoding="utf-8").splitlines()) == len(TEXTS)

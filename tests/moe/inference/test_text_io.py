@@ -128,7 +128,7 @@ def test_shards_keep_the_columns_of_the_files(predictor: TorchPredictor, tmp_pat
     write_csv(tmp_path / "in" / "b.csv", [{"text": "bank", "label": "third"}])
     job = BulkJob(str(tmp_path / "in"), str(tmp_path / "out"), ModelRef(tmp_path, "mixture"))
     stage_shards(job)
-    assert predict_shard(job, predictor, 0) == 3
+    assert predict_shard(job, predictor, 0).rows == 3
     rows = pq.read_table(tmp_path / "out" / job.shard_name(0)).to_pylist()
     assert [(row["label"], row["task"], row["predicted_line"]) for row in rows] == [
         ("gold1", "mine", 2),

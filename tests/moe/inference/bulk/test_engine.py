@@ -78,6 +78,15 @@ def test_every_row_is_predicted_once_in_shards_of_one_schema(job: BulkJob) -> No
     assert "53 rows predicted" in bulk_summary(report)
 
 
+def test_job_states_the_skipped_experts_of_what_it_predicted(job: BulkJob) -> None:
+    hard = replace(job, options=replace(job.options, routing="hard"))
+    report = run_bulk(hard, "local")
+    assert (report.routing, report.experts_skipped) == ("hard", 0.5), "one of two experts"
+    assert "routing hard: 50.0% of the experts per text were not computed" in bulk_summary(report)
+    again = run_bulk(hard, "local")
+    assert (again.answered, again.routing, again.experts_skipped) == (0, None, None)
+
+
 def test_finished_shards_are_retained_and_incomplete_ones_predicted_again(
     job: BulkJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

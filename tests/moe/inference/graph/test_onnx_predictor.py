@@ -132,12 +132,12 @@ def test_graph_computes_only_the_experts_that_a_batch_keeps(tmp_path: Path) -> N
         assert_equal_scores(folder, routing=routing, batch_tokens=16)
         ours = OnnxPredictor(session, routing, batch_tokens=16)
         changed = ours.score(TEXTS).logits
-        assert ours.skipped_share > 0
+        assert ours.routing_count.skipped_share > 0
         alone = OnnxPredictor(session, routing).score(TEXTS).logits  # the complete graph
         assert all(np.allclose(changed[name], alone[name], atol=1e-4) for name in changed)
         assert not all(np.allclose(changed[name], complete.score(TEXTS).logits[name], atol=1e-3) for name in changed)
     soft.score(TEXTS)
-    assert soft.skipped_share == 0
+    assert soft.routing_count.skipped_share == 0
 
 
 def test_graph_folds_the_expert_of_pinned_texts_within_its_memory(mixture: Path) -> None:
