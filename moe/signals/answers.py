@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from moe.signals.tables import ERROR, LINE, ColumnRequest, read_columns
 NO_TICKER, NOT_PREDICTED, LATER = "no ticker", "no prediction", "a time later than now"
 BEFORE_SINCE = "a time before since"
 NO_NAME = "a name without a ticker"
+PROBABILITIES = "probabilities"
 NO_POLARITY, NO_CONFIDENCE = "no polarity from -1 to 1", "no confidence from 0 to 1"
 
 
@@ -83,7 +85,7 @@ def read_answers(
     reject(times > pd.Timestamp(now or datetime.now(UTC)), LATER)
     if settings.since is not None:
         reject(times < TimeFormat(zone=settings.time_zone or "UTC").in_utc(settings.since), BEFORE_SINCE)
-    polarity = _numbers(frame["polarity"])
+    polarity = _numbers(frame["polarity"]) if settings.polarities is None else _expected_polarity(frame, settings, path)
     reject(~polarity.between(-1, 1), NO_POLARITY)
     has_confidence = "confidence" in frame
     confidence = pd.Series(1.0, index=frame.index)
@@ -110,10 +112,43 @@ def read_answers(
 def _request(path: Path, settings: SignalSettings) -> ColumnRequest:
     """The columns; `moe infer` writes `predicted_polarity` if its input had a column `polarity` itself."""
     known, names = read_column_names(path), settings.answers.model_dump()
-    for name in ("polarity", "confidence"):
+    for name in ("polarity", "confidence", "probabilities"):
         if names[name] == name and (renamed := find_column(PREFIX + name, known)) is not None:
             names[name] = renamed
+    probabilities = names.pop("probabilities")
+    if settings.polarities is not None:
+        del names["polarity"]
+        by_label = {_column_of(label): f"{probabilities}.{label}" for label in settings.polarities}
+        in_csv = find_column(probabilities, known) is None and any(find_column(x, known) for x in by_label.values())
+        names |= by_label if in_csv else {PROBABILITIES: probabilities}
     return ColumnRequest(names, frozenset({"text", "confidence"}), "answers")
+
+
+def _column_of(label: str) -> str:
+    return f"{PROBABILITIES}.{label}"
+
+
+def _expected_polarity(frame: pd.DataFrame, settings: SignalSettings, path: Path) -> pd.Series:
+    """Mean of the labels' polarities, weighted by the probabilities of an answer; NaN without one of these."""
+    assert settings.polarities is not None
+    total = pd.Series(0.0, index=frame.index)
+    for label, polarity in settings.polarities.items():
+        values = (
+            frame[PROBABILITIES].map(partial(_entry, label)) if PROBABILITIES in frame else frame[_column_of(label)]
+        )
+        if (numbers := _numbers(values)).isna().all():
+            labels = sorted({name for own in frame.get(PROBABILITIES, []) if isinstance(own, Mapping) for name in own})
+            raise Fault(
+                f"probabilities of the label {label!r} of polarities in {path}",
+                f"those of {', '.join(labels)}" if labels else "none",
+                "name the labels of the answers, as moe infer writes them",
+            )
+        total += polarity * numbers
+    return total
+
+
+def _entry(label: str, probabilities: object) -> object:
+    return probabilities.get(label) if isinstance(probabilities, Mapping) else None
 
 
 def _numbers(values: pd.Series) -> pd.Series:
@@ -121,14 +156,20 @@ def _numbers(values: pd.Series) -> pd.Series:
 
 
 def _no_valid_row(path: Path, rejected: pd.DataFrame) -> Fault:
-    first, counts = rejected.iloc[0], rejected["reason"].value_counts()
+    counts = rejected["reason"].value_counts()
+    first = rejected.groupby("reason")[LINE].min()
     remedy = "correct the file, or name other columns with --set answers.NAME=COLUMN"
     if counts.index[0] == NO_NAME:
         remedy = "add the names to the file of --names, or name the column of the names with --ticker-column"
     if counts.index[0] == NO_CLOCK:
         remedy = "add the time of day: a date alone does not show whether a text came before the close"
+    if counts.index[0] == NO_POLARITY:
+        remedy = (
+            "if the labels are not negative and positive, give their polarities: --set 'polarities={rise: 1, fall: -1}'"
+        )
+    reasons = "; ".join(f"{reason} ({count:,}, the first in line {first[reason]})" for reason, count in counts.items())
     return Fault(
         f"answers with a ticker, a time, a polarity and a confidence in {path}",
-        f"{len(rejected):,} rows without one, the first in line {first[LINE]}: {first['reason']}",
+        f"{len(rejected):,} rows without one: {reasons}",
         remedy,
     )

@@ -33,6 +33,11 @@ class AnswerColumns(BaseModel):
     time: str = Field("time", description="column with the time of publication, in ISO 8601")
     text: str = Field("text", description="column with the text; without it no near-duplicate is detected")
     polarity: str = Field("polarity", description="column with the polarity, −1 to 1")
+    probabilities: str = Field(
+        "probabilities",
+        description="column with the probabilities by label, which `polarities` reads; in csv the start of a column "
+        "per label, such as `probabilities.rise`",
+    )
     confidence: str = Field("confidence", description="column with the confidence, 0 to 1; without it all weigh 1")
 
 
@@ -97,6 +102,12 @@ class SignalSettings(BaseModel):
     )
     duplicate_sessions: int = Field(
         5, ge=0, le=250, description="sessions back in which an earlier text is searched; 0 is the same session"
+    )
+    polarities: dict[str, Annotated[float, Field(ge=-1, le=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="polarity of each label, such as `{rise: 1, fall: -1}`, other labels having 0; the polarity of an "
+        "answer is then the mean of these, weighted by its probabilities; null reads the column of the polarity",
     )
     horizons: Annotated[tuple[Horizon, ...], Field(min_length=1), AfterValidator(_increasing)] = Field(
         (1, 2, 5, 10, 20), description="sessions of the returns; the first decides the verdict"

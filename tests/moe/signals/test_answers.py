@@ -111,3 +111,32 @@ def test_score_alone_without_confidence_weighs_one(tmp_path: Path, kind: str) ->
     assert answers.frame["polarity"].tolist() == [0.5, -0.25]
     path = file_of(tmp_path, {"confidence": None}, kind=kind)
     assert read_answers(path, SignalSettings(), NOW).frame["confidence"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_polarity_of_labels_without_a_sign_comes_from_their_probabilities(tmp_path: Path, kind: str) -> None:
+    rows = [{"polarity": None, "probabilities": {"fall": 0.2, "rise": 0.7, "flat": 0.1}}, {"probabilities": None}]
+    frame = pd.DataFrame([GOOD | row for row in rows])
+    path = tmp_path / f"answers.{kind}"
+    if kind == "parquet":
+        frame.to_parquet(path, index=False)
+    elif kind == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        by_label = pd.json_normalize(list(frame.pop("probabilities").map(lambda own: own or {})))
+        pd.concat([frame, by_label.add_prefix("probabilities.")], axis=1).to_csv(path, index=False)
+    settings = SignalSettings(polarities={"rise": 1, "fall": -1})
+    answers = read_answers(path, settings, NOW)
+    assert answers.frame["polarity"].tolist() == pytest.approx([0.5])
+    assert answers.rejected["reason"].tolist() == [NO_POLARITY]
+    with pytest.raises(Fault, match=r"probabilities of the label 'up'|a column 'probabilities"):
+        read_answers(path, SignalSettings(polarities={"up": 1}), NOW)
+
+
+def test_files_without_a_polarity_name_every_reason_and_the_setting(tmp_path: Path) -> None:
+    path = file_of(tmp_path, {"time": "today"}, {"polarity": None}, {"polarity": None})
+    message = (
+        r"no polarity from -1 to 1 \(2, the first in line 2\); .* \(1, the first in line 1\)\. .*polarities=\{rise"
+    )
+    with pytest.raises(Fault, match=message):
+        read_answers(path, SignalSettings(), NOW)

@@ -59,7 +59,7 @@ def test_answers_get_tickers_and_the_rest_is_rejected_and_counted(tmp_path: Path
     assert answers.rejected["reason"].tolist() == [NO_NAME, NO_NAME, NO_NAME, NO_TICKER, NO_TICKER]
     assert answers.rejected["line"].tolist() == [3, 4, 5, 6, 7]
     assert answers.unmapped == {"Nokia": 2, "Siemens": 1}
-    with pytest.raises(Fault, match=r"a name without a ticker\. Add the names to the file of --names"):
+    with pytest.raises(Fault, match=r"a name without a ticker \(5, .*\. Add the names to the file of --names"):
         read_answers(tmp_path / "a.parquet", SETTINGS, names=NameMap({}, {}))
 
 
