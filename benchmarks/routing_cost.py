@@ -5,7 +5,8 @@ random. The router's gates are set: nearly one-hot (a weight of .97 or more for 
 domains, or spread over two experts. The backbone runs on the batches that the routing made, before and after it; a
 ratio is the median of the rounds' ratios, `best` that of the fastest rounds, and A/A that of the two backbone runs.
 
-`--equality` compares the answers of pruned routing with those of soft routing instead, with the ready mixture.
+`--equality` compares the answers of pruned routing with those of soft routing instead, with the ready mixture or with
+that of `--model`. `--profile` prints where the time of each routing goes, in milliseconds of the process's CPUs.
 
 `--graph` compares each routing in the mixture's graph with soft routing in the same graph, and with the same routing by
 PyTorch, both with `--threads` threads. The router is random, with weights that are nearly one-hot, or with `top_k: 2`.
@@ -14,11 +15,13 @@ PyTorch, both with `--threads` threads. The router is random, with weights that 
 import argparse
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -100,9 +103,66 @@ def measure(
     return compare(title, lambda: predictor.score(texts, pin), backbone, "–", rounds)
 
 
-def print_equality(texts: Sequence[str], console: Console) -> None:
-    """Print how pruning changes the ready mixture's answers, by threshold."""
-    predictor = load_torch(resolve("ready"), LoadOptions(sets=("backbone.dtype=float32",), routing="soft"))
+PARTS: dict[str, tuple[type, str]] = {
+    "tokens": (TorchPredictor, "_tokenize"),
+    "padding": (TorchPredictor, "pad"),
+    "router": (Mixture, "encode_trunk"),
+    "layers, heads": (TorchPredictor, "forward"),
+}
+"""Methods that a call of `score` consists of, beside the making of batches; none calls another."""
+
+
+def print_profile(
+    model: Mixture, bare: Callable[..., object], texts: Sequence[str], rounds: int, console: Console
+) -> None:
+    """Print the CPU time of the parts of a call, by routing, and that of the bare backbone on the same batches."""
+    table = Table(
+        "routing", *PARTS, "the rest", "all", "bare, same batches", title="milliseconds, medians of the rounds"
+    )
+    ways: tuple[tuple[Routing, bool], ...] = (("soft", False), ("pruned", False), ("hard", False), ("soft", True))
+    for routing, pinned in ways:
+        predictor = TorchPredictor(model, "{text}", 128, routing)
+        pin = [model.domains[0].name] * len(texts) if pinned else None
+        for _ in range(2):
+            batches = record_batches(predictor, texts, pin)
+        lines = []
+        for _ in range(rounds):
+            with timed_parts() as spent:
+                start = process_time()
+                predictor.score(texts, pin)
+                total = process_time() - start
+            start = process_time()
+            forward_all(bare, batches)()
+            lines.append([*spent.values(), total - sum(spent.values()), total, process_time() - start])
+        medians = 1000 * np.median(lines, 0)
+        table.add_row("pinned" if pinned else routing, *(f"{value:.0f}" for value in medians))
+    console.print(table)
+
+
+@contextmanager
+def timed_parts() -> Iterator[dict[str, float]]:
+    """Yield the CPU seconds spent in each part inside the context."""
+    spent = dict.fromkeys(PARTS, 0.0)
+
+    def timed(part: str, method: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **options: object) -> object:
+            start = process_time()
+            try:
+                return method(*args, **options)
+            finally:
+                spent[part] += process_time() - start
+
+        return call
+
+    with ExitStack() as stack:
+        for part, (owner, name) in PARTS.items():
+            stack.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
+        yield spent
+
+
+def print_equality(model: str, texts: Sequence[str], console: Console) -> None:
+    """Print how pruning changes a mixture's answers, by threshold."""
+    predictor = load_torch(resolve(model), LoadOptions(sets=("backbone.dtype=float32",), routing="soft"))
     pruned, gate = predictor.with_options("pruned"), predictor.model.gate
     assert gate is not None
     soft, table = (
@@ -162,13 +222,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="torch's threads; default: torch's choice")
     parser.add_argument("--fold-memory", type=int, default=1024, help="MiB, as backbone.fold_memory")
     parser.add_argument("--equality", action="store_true", help="compare answers, and measure no time")
+    parser.add_argument("--model", default="ready", help="of --equality")
+    parser.add_argument("--profile", action="store_true", help="time the parts of a call; gates are nearly one-hot")
     parser.add_argument("--graph", action="store_true", help="compare the routings in a graph")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     console, texts = Console(width=160), load_texts(args.count, args.texts)
     if args.equality:
-        print_equality(texts, console)
+        print_equality(args.model, texts, console)
         return
     if args.graph:
         for experts, top_k in product(args.experts, (None, 2)):
@@ -179,6 +241,10 @@ def main() -> None:
     for experts in args.experts:
         model = build_untrained(experts, 16, 0)
         model.bank.folded.limit = args.fold_memory * 2**20
+        if args.profile:
+            set_gates(model, (0.97,))
+            print_profile(model, bare, texts, args.rounds, console)
+            continue
         for gates, shares in {"one-hot": (0.97,), "two experts": (0.6, 0.4)}.items():
             set_gates(model, shares)
             console.print(f"{gates}:", highlight=False)
