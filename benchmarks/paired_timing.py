@@ -180,6 +180,16 @@ def flops_floor(experts: int, rank: int, trunk: int) -> float:
     return 1 + 0.0625 * experts * rank / 16 * (6 - trunk) / 6
 
 
+def step_floor(experts: int, rank: int, trunk: int, *, cached: bool) -> float:
+    """Multiplications of a joint step divided by those of a step of one LoRA, in the same linear layers.
+
+    A frozen layer is computed forward and for the gradient of its input, an update also for that of its weights.
+    """
+    update, layers = 0.0625 * rank / 16, (6 - trunk) / 6
+    ours = layers * (2 + 3 * experts * update) + (0 if cached else 1 - layers)
+    return ours / (2 + 3 * update)
+
+
 def machine_info() -> dict[str, Any]:
     """Return the hardware and package versions of a measurement."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []

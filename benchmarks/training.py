@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
-from paired_timing import Batch, Ratio, build_untrained, compare, peft_config, tokenize_batches
+from paired_timing import Batch, Ratio, build_untrained, compare, peft_config, step_floor, tokenize_batches
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -68,7 +68,7 @@ def compare_peft(batches: Sequence[Batch], dtype: str, peft_dtype: str, rounds: 
             limit = LIMITS.get((peft_dtype, trunk), "–") if cached or not trunk else "–"
             states = "cached" if cached else "computed"
             name = f"joint step, E = 5, m = {trunk}, {dtype}, trunk states {states}: PEFT single LoRA, {precision}"
-            yield compare(name, ours, single, limit, rounds)
+            yield compare(name, ours, single, limit, rounds, step_floor(5, 16, trunk, cached=cached))
 
 
 def repeat(step: Callable[[], None], times: int) -> Callable[[], None]:
