@@ -156,8 +156,11 @@ def _answer_with_ray(
 ) -> Iterator[int]:
     items = [{"texts": list(part)} for part in parts]
     arguments = (settings, AnswerStore(store.folder, store.teacher, store.request))
-    for row in run_on_actors(PartAnswerer, arguments, items, how.workers, how.threads or 1):
-        yield int(row["rows"])
+    return run_on_actors(PartAnswerer, arguments, items, how.workers, how.threads or 1, _row_count)
+
+
+def _row_count(rows: int) -> int:
+    return rows
 
 
 class PartAnswerer:

@@ -125,7 +125,7 @@ def _run_shards(job: BulkJob, engine: str, workers: int, threads: int | None) ->
     report = BulkReport(plan.rows, plan.parts, answered=answered, seconds=round(seconds, 3), folder=job.out)
     if not counts:
         return report
-    routing = reduce(add, (count.routing for count in counts))
+    routing = reduce(add, (count.routed for count in counts))
     return replace(report, routing=routing.routing, experts_skipped=round(routing.skipped_share, 6))
 
 

@@ -2,15 +2,17 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
-from typing import Any
+from typing import TypeVar
 
 from experts.errors import Fault
 from moe.console import info
 from moe.inference.bulk.shards import BulkJob, ShardCount, load_predictor, predict_shard
 from moe.inference.load import has_gpu
-from moe.inference.windows import RoutingCount
+
+Result = TypeVar("Result")
 
 
 class ShardPredictor:
@@ -28,14 +30,7 @@ class ShardPredictor:
     def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[object]]:
         """Predict the shard of a batch, which holds one; a shard that a lost actor started is started again."""
         (shard,) = batch["part"]
-        count = predict_shard(self.job, self.predictor, int(shard))
-        routing = count.routing
-        return {
-            "rows": [count.rows],
-            "routing": [routing.routing],
-            "experts": [routing.experts],
-            "skipped": [routing.skipped],
-        }
+        return {name: [value] for name, value in asdict(predict_shard(self.job, self.predictor, int(shard))).items()}
 
 
 def predict_shards_with_ray(
@@ -46,9 +41,8 @@ def predict_shards_with_ray(
     Raises:
         Fault: one that an actor raised.
     """
-    for row in run_on_actors(ShardPredictor, (job,), [{"part": shard} for shard in todo], workers, threads or 1):
-        routing = RoutingCount(str(row["routing"]), int(row["experts"]), int(row["skipped"]))
-        yield ShardCount(int(row["rows"]), routing)
+    items = [{"part": shard} for shard in todo]
+    return run_on_actors(ShardPredictor, (job,), items, workers, threads or 1, ShardCount)
 
 
 def ray_is_installed() -> bool:
@@ -60,9 +54,14 @@ def ray_is_installed() -> bool:
 
 
 def run_on_actors(
-    actor: type, arguments: tuple[object, ...], items: Sequence[Mapping[str, object]], workers: int, threads: int
-) -> Iterator[Mapping[str, Any]]:
-    """Give items one by one to `workers` actors; yields the row that an actor returns for each item.
+    actor: type,
+    arguments: tuple[object, ...],
+    items: Sequence[Mapping[str, object]],
+    workers: int,
+    threads: int,
+    result: Callable[..., Result],
+) -> Iterator[Result]:
+    """Give items one by one to `workers` actors; yields what an actor returns for each item.
 
     Ray runs on this machine, or on the cluster at RAY_ADDRESS. A Ray session that is already running is used and left
     running. The items of a lost actor are given to another.
@@ -73,6 +72,7 @@ def run_on_actors(
         items: what the actors are called with.
         workers: number of actors.
         threads: of each actor.
+        result: makes a result of the columns that an actor returns, as keywords.
 
     Raises:
         Fault: one that an actor raised.
@@ -102,7 +102,8 @@ def run_on_actors(
             num_cpus=threads,
             num_gpus=1 if has_gpu() else None,
         )
-        yield from results.iter_rows()
+        for row in results.iter_rows():
+            yield result(**row)
     except ray.exceptions.RayTaskError as error:
         fault = next((cause for cause in _causes(error) if isinstance(cause, Fault)), None)
         if fault is None:

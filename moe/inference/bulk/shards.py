@@ -271,11 +271,20 @@ class ShardCount:
 
     Args:
         rows: number of its rows.
-        routing: the experts that were computed for them.
+        routing: how they were routed.
+        experts: of all windows together, as in `RoutingCount`.
+        skipped: those of them that were not computed.
     """
 
     rows: int
-    routing: RoutingCount
+    routing: str
+    experts: int
+    skipped: int
+
+    @property
+    def routed(self) -> RoutingCount:
+        """The experts that were computed."""
+        return RoutingCount(self.routing, self.experts, self.skipped)
 
 
 def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> ShardCount:
@@ -285,7 +294,8 @@ def predict_shard(job: BulkJob, predictor: Predictor, shard: int) -> ShardCount:
     columns = _input_columns(job, parse_json(job.output.read(PLAN)).get("columns", ()))
     table = pa.Table.from_pylist(list(columns.restore(rows)), shard_schema(predictor, columns))
     job.output.write(job.shard_name(shard), _to_parquet(table))
-    return ShardCount(len(rows), predictor.routing_count - before)
+    routed = predictor.routing_count - before
+    return ShardCount(len(rows), routed.routing, routed.experts, routed.skipped)
 
 
 def shard_schema(predictor: Predictor, columns: InputColumns = InputColumns()) -> pa.Schema:
