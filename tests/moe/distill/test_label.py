@@ -212,3 +212,23 @@ def test_options_replace_the_teachers_and_texts_of_the_config(make_work: Make, t
 def test_nothing_changes_without_distillation(make_work: Make) -> None:
     work = make_work()
     assert work.training_rows(["news"]).column_names == work.rows("train", ["news"]).column_names
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`use_.*` is deprecated:DeprecationWarning:ray")  # Ray sets its own old options
+def test_actors_of_ray_label_like_one_process(
+    make_work: Make, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe.distill.answers.PART_ROWS", 16)
+    work = make_work()
+    teacher = save_random_mixture(tmp_path / "teacher", load_backbone(work.run.backbone), work)
+    answers = []
+    for engine in ("local", "ray"):
+        own = distilling(make_work, texts, teachers=[str(teacher)], cache=str(tmp_path / engine))
+        label_texts(own, overwrite=True, engine=engine, workers=2)
+        settings = own.run.distill
+        assert settings is not None
+        answers.append(read_soft_rows(own.soft_file("news", "news"), settings.of_labels("news")).answers)
+        parts = list((tmp_path / engine).rglob("*.parquet"))
+        assert len(parts) > 2, "several parts"
+    np.testing.assert_allclose(answers[0].probabilities, answers[1].probabilities, atol=1e-6)
