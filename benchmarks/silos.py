@@ -120,6 +120,8 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="measure only these parts")
+    names = [name for models in MODELS.values() for name in models]
+    parser.add_argument("--models", nargs="*", choices=names, default=names, help="of the parts, only these models")
     parser.add_argument("--set", dest="sets", action="append", default=[], help="override a setting, as KEY=VALUE")
     add_most_rows(parser)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of federated averaging")
@@ -133,11 +135,11 @@ def main() -> None:
 
 
 def measure(silos: Silos) -> None:
-    """Measure the selected parts of one seed that have no result yet."""
+    """Measure the selected parts and models of one seed that have no result yet."""
     args, seed = silos.args, silos.seed
     for part in args.parts:
         for name, model in MODELS.get(part, {}).items():
-            if name not in {result["model"] for result in read_results(args.out, seed)}:
+            if name in args.models and name not in {result["model"] for result in read_results(args.out, seed)}:
                 append_result(args.out, seed, name, model(silos))
     if "unfamiliar" in args.parts:
         path = args.out / f"unfamiliar-{seed}.jsonl"
