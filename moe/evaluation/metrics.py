@@ -74,10 +74,8 @@ def _set_intervals(predictions: TaskPredictions, probabilities: np.ndarray | Non
         predictions: of one model, N rows.
         probabilities: of the labels (N, K); None leaves out that of the ranking metric.
     """
-    labels = np.arange(predictions.classes)
-    is_true, is_predicted = (
-        codes[:, None] >> labels & 1 == 1 for codes in (predictions.true, predictions.predicted[0])
-    )  # (N, K) each
+    members, codes = task_kind("multi_label").members, (predictions.true, predictions.predicted[0])
+    is_true, is_predicted = (members(own, predictions.classes) for own in codes)  # (N, K) each
     hits, sizes = (is_true & is_predicted).sum(1), is_true.sum(1) + is_predicted.sum(1)  # (N,) each
     ranking = None if probabilities is None else ranking_precisions(is_true, probabilities)  # (N,)
     draws: dict[str, list[np.ndarray]] = {"micro_f1": [], "lrap": []}

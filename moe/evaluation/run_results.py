@@ -18,10 +18,9 @@ from moe.evaluation.evaluate import (
     ranked_probabilities,
     report_rows,
     score_answers,
-    task_scores,
 )
 from moe.evaluation.evaluation_files import write_evaluation
-from moe.evaluation.results import ModelResult, label_result, score_result
+from moe.evaluation.results import ModelResult, label_result, score_metrics, score_result
 from moe.evaluation.routes import SharedTexts, score_routes, score_texts
 from moe.evaluation.rows import LabelledRow, PredictedRow
 from moe.inference.torch_predictor import TorchPredictor
@@ -159,13 +158,14 @@ def results_of(rows: Sequence[PredictedRow], space: LabelSpace) -> ModelResult:
     """Results by task of evaluated rows, each predicted for its own task."""
     results: ModelResult = {}
     for task, of_task in group_by_task(rows, space).items():
-        scores = task_scores(of_task)
+        answers = score_answers(of_task)
         labelled = [row for row in of_task if row.true is not None]
         if labelled:
             ids, true = [row.row["id"] for row in labelled], [str(row.true) for row in labelled]
             predicted = [row.masked.label for row in labelled]
             labels, kind, probabilities = space.tasks[task], space.kind(task), ranked_probabilities(labelled)
+            scores = score_metrics(answers)
             results[task] = label_result(ids, true, predicted, labels, scores, kind, probabilities)
         else:
-            results[task] = score_result(score_answers(of_task))
+            results[task] = score_result(answers)
     return results
