@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check FinMoE on a GPU against the CPU; without a GPU, every part runs at toy size. One command, at most 90 s:
+# Check and measure FinMoE on a GPU; without a GPU, every part runs at toy size. One command, meant for eight minutes:
 #   benchmarks/cuda.sh [WHEELS] [--out FOLDER] [--parts NAME,NAME] [--size full|toy] [--print-only]
 # WHEELS is a folder of wheels: packages that Python lacks are installed from it, offline, into a temporary folder.
 # PYTHON chooses the interpreter, by default python3. Finished parts are kept in FOLDER, so a stopped call resumes.

@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--fold-memory", type=int, default=1024, help="MiB, as backbone.fold_memory")
     parser.add_argument("--equality", action="store_true", help="compare answers, and measure no time")
     parser.add_argument("--model", default="ready", help="of --equality")
-    parser.add_argument("--profile", action="store_true", help="time the parts of a call; gates are nearly one-hot")
+    parser.add_argument("--profile", action="store_true", help="time the parts of a call")
     parser.add_argument("--graph", action="store_true", help="compare the routings in a graph")
     args = parser.parse_args()
     if args.threads:
@@ -241,16 +241,16 @@ def main() -> None:
     for experts in args.experts:
         model = build_untrained(experts, 16, 0)
         model.bank.folded.limit = args.fold_memory * 2**20
-        if args.profile:
-            set_gates(model, (0.97,))
-            print_profile(model, bare, texts, args.rounds, console)
-            continue
         for gates, shares in {"one-hot": (0.97,), "two experts": (0.6, 0.4)}.items():
             set_gates(model, shares)
-            console.print(f"{gates}:", highlight=False)
+            console.print(f"{experts} experts, {gates}:", highlight=False)
+            if args.profile:
+                print_profile(model, bare, texts, args.rounds, console)
+                continue
             routings: tuple[Routing, ...] = ("soft", "pruned", "hard") if gates == "one-hot" else ("soft", "pruned")
             print_ratios((measure(model, bare, texts, each, False, args.rounds) for each in routings), console)
-        print_ratios([measure(model, bare, texts, "soft", True, args.rounds)], console)
+        if not args.profile:
+            print_ratios([measure(model, bare, texts, "soft", True, args.rounds)], console)
 
 
 if __name__ == "__main__":

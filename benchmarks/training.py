@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 from paired_timing import Batch, Ratio, build_untrained, compare, peft_config, step_floor, tokenize_batches
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from moe.config.run import load_run
@@ -153,14 +153,25 @@ class TrainingStep:
 
 
 class PeftStep:
-    """The same passes for PEFT's single LoRA with a linear head, in fp32 or under bfloat16 autocast."""
+    """The same passes for PEFT's single LoRA with a linear head, in fp32 or under bfloat16 autocast.
 
-    def __init__(self, batches: Sequence[Batch], dtype: str) -> None:
-        base = load_backbone(BackboneSettings(dtype="float32")).model
-        self.model: PeftModel = get_peft_model(base, peft_config())
+    Args:
+        settings: of the backbone; by default the shipped one in fp32.
+        lora: by default that of `peft_config`.
+    """
+
+    def __init__(
+        self,
+        batches: Sequence[Batch],
+        dtype: str,
+        settings: BackboneSettings | None = None,
+        lora: LoraConfig | None = None,
+    ) -> None:
+        base = load_backbone(settings or BackboneSettings(dtype="float32")).model
+        self.model: PeftModel = get_peft_model(base, lora or peft_config())
         self.model.train()
         self.device, self.mixed = base.device, dtype == "bfloat16"
-        self.head, self.batches = nn.Linear(384, 3).to(self.device), batches
+        self.head, self.batches = nn.Linear(base.config.hidden_size, 3).to(self.device), batches
 
     def __call__(self) -> None:
         """Run forward and backward on all batches."""

@@ -49,8 +49,15 @@ def test_cuda_check_runs_every_part_at_toy_size_and_resumes_by_part(tmp_path: Pa
     everything = cuda_check("--out", tmp_path, "--size", "toy")
     assert everything.returncode == 0, everything.stdout + everything.stderr
     parts = json.loads((tmp_path / "cuda.json").read_text())["parts"]
-    names = ["equality-token", "gradients", "equality-soft", "equality-hard", "equality-team", "resume"]
+    names = [
+        *("equality-token", "gradients", "equality-soft", "equality-hard", "equality-team", "resume"),
+        *("inference-bf16", "inference-nf4", "training-bf16", "training-nf4"),
+        *("mission-encoder", "mission-decoder", "mission-9b"),
+    ]
     assert [part["part"] for part in parts] == names
+    stages = [[each["stage"] for each in part["comparisons"]] for part in parts if "mission" in part["part"]]
+    run = ["news", "forum", "router-warmup", "moe-joint"]
+    assert stages == [run, run, ["news"]]
     printed = cuda_check("--out", tmp_path, "--print-only")
     assert printed.returncode == 0
     assert json.loads((tmp_path / "cuda.json").read_text())["parts"] == parts

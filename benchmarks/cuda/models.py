@@ -33,6 +33,66 @@ from router.gate_settings import GateSettings
 
 Size = Literal["full", "toy"]
 DOMAINS = ("news", "forum", "macro", "micro", "quant")
+ShapeName = Literal["bert", "llama", "bert-110m", "llama-1b", "glm-9b"]
+SHAPES: dict[ShapeName, tuple[str, dict[str, int]]] = {
+    "bert": (
+        "bert",
+        {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
+    ),
+    "llama": (
+        "llama",
+        {
+            "hidden_size": 512,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "intermediate_size": 1408,
+        },
+    ),
+    "bert-110m": (
+        "bert",
+        {
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "vocab_size": 30522,
+        },
+    ),
+    "llama-1b": (
+        "llama",
+        {
+            "hidden_size": 2048,
+            "num_hidden_layers": 22,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "intermediate_size": 5632,
+            "vocab_size": 32000,
+        },
+    ),
+    "glm-9b": (
+        "glm4",
+        {
+            "hidden_size": 4096,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "intermediate_size": 13696,
+            "vocab_size": 151552,
+        },
+    ),
+}
+"""Model type and sizes of the random backbones: MiniLM's, a small decoder, BERT-base's, TinyLlama's and GLM-4's."""
+TOY = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 128,
+}
+"""Sizes at toy size, of those that a shape has."""
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
 
 
@@ -92,35 +152,41 @@ class Bench:
         """The shipped backbone; a random one at toy size, or where it is not installed."""
         if self.size == "full" and find_spec(SHIPPED_PACKAGE) is not None:
             return "default"
-        shape = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-        return str(self._random_backbone("bert", shape))
+        return self.backbone("bert")
 
     @property
     def decoder(self) -> str:
-        """A random decoder."""
-        shape = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
-        return str(self._random_backbone("llama", shape | {"num_key_value_heads": 4}))
+        """A random decoder with a language-model head."""
+        return self.backbone("llama", language=True)
 
-    def _random_backbone(self, family: str, shape: dict[str, int]) -> Path:
-        """Write a random backbone and a tokenizer of whole words, unless it is there."""
-        folder = self.folder / f"{family}-{self.size}"
-        if (folder / "model.safetensors").is_file():
-            return folder
-        if self.size == "toy":
-            shape = shape | {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
-            shape |= {key: 2 for key in ("num_attention_heads", "num_key_value_heads") if key in shape}
+    def backbone(self, name: ShapeName, language: bool = False) -> str:
+        """Write a random backbone of a shape and a tokenizer of whole words, unless it is there; return its folder.
+
+        The large ones have weights in bfloat16, drawn on the checked device.
+        """
+        folder = self.folder / f"{name}-{self.size}{'-language' * language}"
+        if (folder / "config.json").is_file():
+            return str(folder)
         words = sorted({word for text in load_texts(2000) for word in re.findall(r"\w+|[^\w\s]+", text)})
         vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}
+        family, sizes = SHAPES[name]
+        sizes = {"vocab_size": len(vocabulary)} | sizes
+        if self.size == "toy":
+            sizes |= {key: value for key, value in TOY.items() if key in sizes} | {"vocab_size": len(vocabulary)}
         ids: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-        config = AutoConfig.for_model(family, vocab_size=len(vocabulary), max_position_embeddings=512, **ids, **shape)
+        config = AutoConfig.for_model(family, max_position_embeddings=512, **ids, **sizes)
         torch.manual_seed(0)
-        kind: Any = AutoModel if family == "bert" else AutoModelForCausalLM
-        model = kind.from_config(config)
-        if family != "bert":
+        if language:
+            model: Any = AutoModelForCausalLM.from_config(config)
             model.lm_head.weight.data.mul_(10)  # else the next token's distribution is almost uniform
-        model.save_pretrained(folder)
+        elif name == "bert":
+            model = AutoModel.from_config(config)
+        else:
+            with torch.device(self.device):
+                model = AutoModel.from_config(config, dtype=torch.bfloat16)
         word_tokenizer(vocabulary).save_pretrained(folder)
-        return folder
+        model.save_pretrained(folder)
+        return str(folder)
 
     def run_settings(self, *sets: str, dropout: float = 0.0) -> RunSettings:
         """Return a run on the synthetic sample with an expert per domain and without a shared one."""

@@ -18,12 +18,15 @@ from typing import Any
 import torch
 from equality import measure_routing
 from gradients import measure_gradients
+from inference_speed import measure_inference_speed
+from mission import measure_large, measure_mission
 from models import Bench, Size
 from paired_timing import machine_info
 from predictions import append_line, read_lines
 from resume import measure_resume
 from rich.console import Console
 from rich.table import Table
+from training_speed import measure_training_speed
 
 from moe.console import suppress_output
 from moe.model.backbone import loading_messages
@@ -33,6 +36,13 @@ PARTS: dict[str, Part] = {
     **{f"equality-{kind}": partial(measure_routing, routing=kind) for kind in ("soft", "hard", "team", "token")},
     "gradients": measure_gradients,
     "resume": measure_resume,
+    "inference-bf16": partial(measure_inference_speed, quantized=False),
+    "inference-nf4": partial(measure_inference_speed, quantized=True),
+    "training-bf16": partial(measure_training_speed, quantized=False),
+    "training-nf4": partial(measure_training_speed, quantized=True),
+    "mission-encoder": partial(measure_mission, shape="bert-110m"),
+    "mission-decoder": partial(measure_mission, shape="llama-1b"),
+    "mission-9b": partial(measure_large, shape="glm-9b"),
 }
 
 
@@ -91,20 +101,20 @@ def newest(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def passed(comparison: dict[str, Any]) -> bool:
-    """Whether a comparison is within its limits, or was skipped."""
-    return "skipped" in comparison or bool(comparison["passed"])
+    """Whether a comparison is within its limits; true if it was skipped, or has none, such as a time."""
+    return bool(comparison.get("passed", True))
 
 
 def print_table(parts: list[dict[str, Any]]) -> None:
     """Print a row for each comparison."""
-    table = Table("part", "device", "compared with cpu fp32", "result", "within limits", "s")
+    table = Table("part", "device", "measured", "result", "within limits", "s")
     for part in parts:
         for comparison in part["comparisons"]:
             figures = {key: value for key, value in comparison.items() if key not in ("routing", "precision", "passed")}
             cells = [
                 f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
             ]
-            verdict = "–" if "skipped" in comparison else "yes" if comparison["passed"] else "NO"
+            verdict = "–" if "passed" not in comparison else "yes" if comparison["passed"] else "NO"
             where = f"{part['device']}, {part['size']}"
             table.add_row(part["part"], where, comparison["precision"], ", ".join(cells), verdict, str(part["seconds"]))
         if part["error"]:

@@ -6,7 +6,7 @@ Each process holds a part of every weight; a layer's weights are gathered while 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -17,7 +17,7 @@ from moe.model.mixture import Mixture
 
 
 def shard(model: Mixture) -> None:
-    """Shard a model's backbone layer by layer; does nothing for a single process.
+    """Shard a model's backbone layer by layer over all processes; does nothing for a single one.
 
     Raises:
         Fault: if its weights are quantized.
@@ -26,7 +26,11 @@ def shard(model: Mixture) -> None:
         return
     if hasattr(model.backbone, "hf_quantizer"):
         raise Fault("a backbone in 16 or 32 bits for sharding", "quantized weights", "set stages.shard to false")
-    mesh = init_device_mesh(model.domain_expert_mask.device.type, (distributed.world_size(),))
+    shard_over(model, init_device_mesh(model.domain_expert_mask.device.type, (distributed.world_size(),)))
+
+
+def shard_over(model: Mixture, mesh: DeviceMesh) -> None:
+    """Shard a model's backbone layer by layer over the devices of a mesh."""
     for layer in find_layer_stack(model.backbone)[1]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model.backbone, mesh=mesh)
