@@ -173,9 +173,9 @@ def disturb(bulk: Bulk, engine: str, rows: int) -> str:
     if engine == "local":
         process.kill()
         process.communicate()
-        kept = len(shards(out))
+        written = len(shards(out))
         finish(bulk.start(engine, rows, out))
-        outcome = f"killed with {kept} shards written, and started again"
+        outcome = f"killed with {written} shards written, and started again"
     else:
         actor = next(member for member in family(process) if ACTOR in " ".join(member.cmdline()))
         os.kill(actor.pid, signal.SIGKILL)
