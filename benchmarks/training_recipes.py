@@ -72,10 +72,14 @@ ROWS: dict[str, list[str]] = {
     "adamix_rdrop": [*DROPOUT, *of_adapters("adamix=4"), "losses.rdrop=1.0"],
     "loraplus4": in_stages("loraplus_lr_ratio=4"),
     "loraplus16": in_stages("loraplus_lr_ratio=16"),
+    "loraplus16_low": [
+        *in_stages("loraplus_lr_ratio=16"),
+        *("stages.shared.lr=2.5e-4", "stages.expert.lr=1.25e-4", "stages.joint.lr=2.5e-5"),
+    ],
     "rslora": of_adapters("rslora=true"),
     "label_attention": ["heads.kind=label_attention"],
 }
-"""Overrides of the config, by row."""
+"""Overrides of the config, by row; `loraplus16_low` gives A a quarter of the rate, and B four times the rate."""
 
 
 def main() -> None:
