@@ -1,4 +1,4 @@
-"""Training recipes for the pooled LoRA and for the mixture, on five real domains: R-Drop, averages, AdaMix, LoRA+.
+"""Training recipes for the pooled LoRA and for the mixture, on five real domains: R-Drop, averages, LoRA+.
 
 Run: `python benchmarks/training_recipes.py FOLDER`. It trains what is missing, resumes where it stopped, and prints the
 results so far. A recipe changes all stages that train experts; the row `dropout` is the control of R-Drop, which needs
@@ -68,8 +68,6 @@ ROWS: dict[str, list[str]] = {
     "rdrop4": [*DROPOUT, "losses.rdrop=4.0"],
     "ema": in_stages("average=ema"),
     "swa": in_stages("average=swa"),
-    "adamix": of_adapters("adamix=4"),
-    "adamix_rdrop": [*DROPOUT, *of_adapters("adamix=4"), "losses.rdrop=1.0"],
     "loraplus4": in_stages("loraplus_lr_ratio=4"),
     "loraplus16": in_stages("loraplus_lr_ratio=16"),
     "loraplus16_low": [

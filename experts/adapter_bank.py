@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from experts.adamix import draw_copies
 from experts.errors import Fault
 from experts.folded_weights import DEFAULT_LIMIT, FoldedWeights
 from experts.gated_linear import SHARED_INPUT_LAYERS, GatedLinear, Route, route_position_biases_per_text
@@ -233,35 +232,6 @@ class ExpertBank:
             parent, _, name = path.rpartition(".")
             setattr(self.backbone.get_submodule(parent), name, layer.unload(active))
 
-    @contextmanager
-    def adamix(self, counts: Mapping[str, int]) -> Iterator[None]:
-        """Train several copies of the B of experts inside the context; on exit their average replaces them.
-
-        Args:
-            counts: copies by expert; those of experts with one are not made.
-        """
-        every = [(name, path) for name, count in counts.items() if count > 1 for path in self.adapters[name].layers]
-        for name, path in every:
-            self._gated[path].copies_of_b.add(name, self._gated[path].lora_B[name], counts[name])
-        try:
-            yield
-        finally:
-            self.average_copies()
-            for name, path in every:
-                self._gated[path].copies_of_b.remove(name)
-
-    @torch.no_grad()
-    def average_copies(self) -> None:
-        """Set each B that has copies to their average, which passes outside of training use."""
-        for layer in self._gated.values():
-            for name, average in layer.copies_of_b.averages():
-                layer.lora_B[name].copy_(average)
-
-    def draw_copies(self, seed: int, step: int, passes: int = 1) -> None:
-        """Draw a copy of B for each layer and pass of a training step; see `experts.adamix.draw_copies`."""
-        layers = [layer.copies_of_b for layer in self._gated.values() if layer.copies_of_b.copies]
-        draw_copies(layers, seed, step, passes)
-
     def set_dropout(self, p: float) -> None:
         """Set the dropout probability of the adapters' input; a layer uses one mask for all its adapters."""
         for layer in self._gated.values():
@@ -273,18 +243,12 @@ class ExpertBank:
         return tuple(self._gated.values())
 
     def adapter_parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """Return an expert's parameters under PEFT's keys: `base_model.model.<layer>.lora_A.weight`.
-
-        Inside `adamix` the copies of B, `….lora_B.0.weight` and so on, stand for B.
-        """
+        """Return an expert's parameters under PEFT's keys: `base_model.model.<layer>.lora_A.weight`."""
         parameters = {}
         for path in self.adapters[name].layers:
             layer = self._gated[path]
             parameters[f"{PREFIX}{path}.lora_A.weight"] = layer.lora_A[name]
-            parameters |= {
-                f"{PREFIX}{path}.lora_B{key}.weight": b
-                for key, b in layer.copies_of_b.trained(name, layer.lora_B[name]).items()
-            }
+            parameters[f"{PREFIX}{path}.lora_B.weight"] = layer.lora_B[name]
         return parameters
 
     @property

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from experts.adamix import CopiesOfB
 from experts.lora import LoraSpec
 
 ActiveSpecs = tuple[tuple[str, LoraSpec], ...]
@@ -156,7 +155,6 @@ class GatedLinear(nn.Module):
         self.lora_specs: dict[str, LoraSpec] = {}
         self.lora_A = nn.ParameterDict()
         self.lora_B = nn.ParameterDict()
-        self.copies_of_b = CopiesOfB()
         self.dropout = 0.0
         self.merged_weights: dict[tuple[str, ...], Tensor] = {}  # (D_out, D_in) by merged adapters
         self._stack_cache: dict[str, tuple[tuple[object, ...], Tensor]] = {}
@@ -205,16 +203,11 @@ class GatedLinear(nn.Module):
         if self.route.gates is None or not self.active_specs:
             return y
         product = self.route.lora_a_product(self, x)
-        if self.training and self.copies_of_b.copies:
-            return y + self.copies_of_b.update(product, self._active_b()).to(y.dtype)
         b = self.stacked_b(y.dtype)
         if torch.is_grad_enabled() or not y.is_contiguous():
             return y + F.linear(product, b).to(y.dtype)
         y.view(-1, y.shape[-1]).addmm_(product.reshape(-1, product.shape[-1]).to(y.dtype), b.T)
         return y
-
-    def _active_b(self) -> dict[str, nn.Parameter]:
-        return {name: self.lora_B[name] for name, _ in self.active_specs}
 
     @property
     def can_merge(self) -> bool:
@@ -257,7 +250,7 @@ class GatedLinear(nn.Module):
 
     def stacked_b(self, dtype: torch.dtype) -> Tensor:
         """Return B of the active adapters, concatenated to (D_out, R)."""
-        return self._stacked("B", list(self._active_b().values()), 1, dtype)
+        return self._stacked("B", [self.lora_B[name] for name, _ in self.active_specs], 1, dtype)
 
     def _stacked(self, kind: str, parameters: list[nn.Parameter], dim: int, dtype: torch.dtype) -> Tensor:
         """Concatenate parameters; the result is cached while none of them is trained or has changed."""

@@ -31,13 +31,6 @@ class LoraSettings(BaseModel):
         None, description="last names of the linear layers to adapt, such as `query`; null adapts all of them"
     )
     rslora: bool = Field(False, description="scale by alpha / sqrt(r) instead of alpha / r")
-    adamix: int = Field(
-        1,
-        ge=1,
-        le=64,
-        description="AdaMix: copies of B that are trained, of which a step draws one for each layer; their average is "
-        "saved. 1: no copies",
-    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ def recipe_conflicts(
     adapters: Mapping[str, LoraSettings],
     dropouts: Mapping[str, float],
     language: bool,
-    compiled: bool,
 ) -> list[str]:
     """Contradictions between a run's training recipes and its other settings, one sentence each.
 
@@ -20,13 +19,11 @@ def recipe_conflicts(
         adapters: settings of the experts, by key of the config.
         dropouts: probability of the other dropout on the path to the predictions, by key.
         language: whether the run trains a language model.
-        compiled: whether layers are compiled.
     """
     return [
         *_loraplus_conflicts(stages),
         *_average_conflicts(stages),
         *_rdrop_conflicts(losses.rdrop, adapters, dropouts, language),
-        *_adamix_conflicts(stages.shard, compiled, adapters),
     ]
 
 
@@ -52,22 +49,8 @@ def _rdrop_conflicts(
         return
     if language:
         yield f"losses.rdrop is {weight:g}, but it compares predictions of classes, not of words: set it to 0"
-    elif not any(dropouts.values()) and not any(its.dropout or its.adamix > 1 for its in adapters.values()):
+    elif not any(dropouts.values()) and not any(its.dropout for its in adapters.values()):
         yield (
             f"losses.rdrop is {weight:g}, but without dropout both passes predict the same: set one of "
             f"{', '.join(f'{key}.dropout' for key in (*adapters, *dropouts))} above 0, or losses.rdrop to 0"
         )
-
-
-def _adamix_conflicts(shard: bool, compiled: bool, adapters: Mapping[str, LoraSettings]) -> Iterator[str]:
-    for key, its in adapters.items():
-        if shard and its.adamix > 1:
-            yield (
-                f"stages.shard is true, but {key}.adamix is {its.adamix}, which needs unsharded weights: "
-                "set stages.shard to false"
-            )
-        if compiled and its.adamix > 1:
-            yield (
-                f"backbone.compile is true, but {key}.adamix is {its.adamix}, whose layers change with every step: "
-                "set backbone.compile to false"
-            )

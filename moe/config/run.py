@@ -293,7 +293,6 @@ def find_conflicts(run: RunSettings) -> list[str]:
         adapters={"lora": run.lora} | ({} if run.shared is None or run.shared.is_frozen else {"shared": run.shared}),
         dropouts={"backbone": run.backbone.dropout, "heads": run.heads.dropout},
         language=run.language is not None,
-        compiled=run.backbone.compile,
     )
     return conflicts + _single_pass_conflicts(run) + recipes
 

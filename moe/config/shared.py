@@ -39,8 +39,6 @@ class SharedSettings(LoraSettings):
             raise ValueError(f"{', '.join(given)}: the adapter of init determines it; remove it, or remove init")
         if self.frozen and "dropout" in self.model_fields_set:
             raise ValueError("dropout has no effect on a frozen expert: remove it, or set frozen to false")
-        if self.frozen and self.adamix > 1:
-            raise ValueError("adamix has no effect on a frozen expert: remove it, or set frozen to false")
         return self
 
     @model_serializer(mode="wrap")

@@ -1,8 +1,8 @@
 """A stage to train as data, and what the training loop needs for it: arguments, parameter groups and batches."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,6 @@ class TrainJob:
         frozen: experts that the stage does not train.
         scope: the part of heads and router that it trains; all of them by default.
         callbacks: called by the training loop, besides its own.
-        copies: by expert, the copies of B that AdaMix trains.
     """
 
     stage: Stage
@@ -108,7 +107,6 @@ class TrainJob:
     frozen: tuple[str, ...] = ()
     scope: NewExpertScope | None = None
     callbacks: tuple[TrainerCallback, ...] = ()
-    copies: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_optimizer(model: Mixture, settings: StageSettings) -> torch.optim.AdamW:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experts.domain import LabelSpace
 from moe import distributed
-from moe.config.stages import SHARED, LossSettings, Stage
+from moe.config.stages import LossSettings, Stage
 from moe.console import info
 from moe.data.collator import Collate
 from moe.kinds.registry import task_kind
@@ -81,7 +81,7 @@ def run_stage(
     if not resume:
         for folder in (work.checkpoints(name), work.logs(name)):
             distributed.on_main_process(partial(shutil.rmtree, folder, ignore_errors=True))
-    _report_trainable(model, stage, name, expert, _adamix_copies(work, model, stage, expert), scope)
+    _report_trainable(model, stage, name, expert, scope)
     if "domain" in data.rows.column_names:
         for line in work.cut_lines(dict.fromkeys(data.rows["domain"])):
             work.note(line)
@@ -140,17 +140,7 @@ def stage_job(
         run_name=f"{work.out.resolve().name}/{name}",
         frozen=work.frozen_experts,
         callbacks=work.callbacks,
-        copies=_adamix_copies(work, model, stage, expert),
     )
-
-
-def _adamix_copies(work: Workspace, model: Mixture, stage: Stage, expert: str | None) -> dict[str, int]:
-    """The copies of B of each expert that a stage trains; the pooled LoRA has the shared expert's."""
-    run, bank = work.run, model.bank
-    trained = [expert] if expert else [name for name in bank.adapters if name not in work.frozen_experts]
-    is_shared = {name: stage is SHARED or name in bank.shared_experts for name in trained}
-    settings = {name: run.shared if shared and run.shared else run.lora for name, shared in is_shared.items()}
-    return {name: its.adamix for name, its in settings.items()} if "experts" in stage.trains else {}
 
 
 def _fit_from_start(model: Mixture, job: TrainJob) -> TrainResult:
@@ -182,21 +172,12 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
 
 
 def _report_trainable(
-    model: Mixture,
-    stage: Stage,
-    name: str,
-    expert: str | None,
-    copies: Mapping[str, int],
-    scope: NewExpertScope | None,
+    model: Mixture, stage: Stage, name: str, expert: str | None, scope: NewExpertScope | None
 ) -> None:
     experts = [expert] if expert else list(model.bank.routed_experts)
     heads = [p for key, p in model.heads.named_parameters() if scope is None or key.startswith(scope.heads)]
     counts = {
-        "experts": sum(
-            parameter.numel() * (copies.get(each, 1) if ".lora_B" in key else 1)
-            for each in experts
-            for key, parameter in model.bank.adapter_parameters(each).items()
-        ),
+        "experts": sum(p.numel() for each in experts for p in model.bank.adapter_parameters(each).values()),
         "router": 0 if model.gate is None else sum(p.numel() for p in model.gate.parameters()),
         "heads": sum(p.numel() for p in heads),
     }

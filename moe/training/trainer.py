@@ -81,11 +81,6 @@ def fit(model: Mixture, job: TrainJob) -> TrainResult:
     """
     if len(job.rows) == 0:
         raise Fault(f"training rows for {job.title}", "none", "check rejected.csv and the split settings")
-    with model.bank.adamix(job.copies):
-        return _fit(model, job)
-
-
-def _fit(model: Mixture, job: TrainJob) -> TrainResult:
     model.train()
     mode = set_trainable(model, job.stage, job.expert, job.frozen, job.scope)
     with distributed.main_process_first():
@@ -194,7 +189,6 @@ class _StageTrainer(TrainingLoop):
         """Compute the gradient of a step's micro-batches; no gradient if the loss is not finite."""
         self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         model.train()
-        self.model.bank.draw_copies(self.args.seed, self.state.global_step, passes=2 if self.objective.rdrop else 1)
         if self.objective.rdrop:
             inputs = [repeat_rows(batch) for batch in inputs]
         try:
@@ -207,7 +201,6 @@ class _StageTrainer(TrainingLoop):
         """Return the job's validation metrics."""
         self.attention.restore()
         with self.average.applied():
-            self.model.bank.average_copies()
             computed = distributed.broadcast_object(self.compute_validation_metrics())
         metrics = {f"eval_{name}": value for name, value in computed.items()}
         self.log(metrics)

@@ -38,7 +38,7 @@ def test_results_of_parts_are_read_from_their_folders_once(recipes: ModuleType, 
 def test_recipes_train_both_models_and_resume(
     recipes: ModuleType, run: Callable[..., str], data: Path, tmp_path: Path
 ) -> None:
-    rows = ["plain", "adamix_rdrop", "swa"]
+    rows = ["plain", "dropout", "swa"]
     arguments = (data, "--out", tmp_path / "out", "--seeds", 13, "--rows", *rows)
     printed = run(recipes, *arguments)
     assert "pooled" in printed

@@ -145,18 +145,6 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         {"shared": {"dropout": 0.1}},
     ),
     (
-        CLASSIFIER,
-        {"stages": {"shard": True}, "lora": {"adamix": 4}},
-        "stages.shard is true, but lora.adamix is 4",
-        {"lora": {"adamix": 1}},
-    ),
-    (
-        CLASSIFIER,
-        {"backbone": {"compile": True}, "shared": {"adamix": 2}},
-        "backbone.compile is true, but shared.adamix is 2",
-        {"backbone": {"compile": False}},
-    ),
-    (
         TEAM,
         {"losses": {"rdrop": 1}},
         "losses.rdrop is 1, but it compares predictions of classes",

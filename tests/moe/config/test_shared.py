@@ -17,14 +17,12 @@ def test_init_refuses_an_empty_name_and_training_settings_of_a_frozen_expert() -
         SharedSettings(init=" ")
     with pytest.raises(ValidationError, match="no effect on a frozen expert"):
         SharedSettings(init="ready", dropout=0.1)
-    with pytest.raises(ValidationError, match="adamix has no effect on a frozen expert"):
-        SharedSettings(init="ready", adamix=4)
     assert SharedSettings(init="ready", frozen=False, dropout=0.1).dropout == 0.1
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"r": 4, "alpha": 8.0}, {"init": "ready"}, {"init": "a/b", "frozen": False, "dropout": 0.1, "adamix": 2}],
+    [{}, {"r": 4, "alpha": 8.0}, {"init": "ready"}, {"init": "a/b", "frozen": False, "dropout": 0.1}],
 )
 def test_saved_settings_are_read_again(settings: dict[str, object]) -> None:
     shared = SharedSettings.model_validate(settings)
@@ -32,7 +30,7 @@ def test_saved_settings_are_read_again(settings: dict[str, object]) -> None:
 
 
 def test_saved_settings_of_a_fresh_expert_have_no_init() -> None:
-    assert set(SharedSettings().model_dump()) == {"r", "alpha", "dropout", "targets", "rslora", "adamix"}
+    assert set(SharedSettings().model_dump()) == {"r", "alpha", "dropout", "targets", "rslora"}
 
 
 def test_only_a_trained_expert_is_frozen() -> None:

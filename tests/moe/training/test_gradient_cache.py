@@ -56,7 +56,6 @@ def train_all_steps(work: Workspace) -> Workspace:
         ),
         pytest.param(
             {
-                "lora": {"adamix": 3},
                 "losses": {"rdrop": 1.0},
                 "stages": {"expert": {"average": "swa"}, "joint": {"average": "ema", "loraplus_lr_ratio": 2}},
             },

@@ -32,8 +32,7 @@ RECIPE = {"average": "ema", "ema_decay": 0.5, "loraplus_lr_ratio": 2}
 RECIPES = merged_settings(
     DROPOUT,
     {
-        "lora": {"adamix": 3},
-        "shared": {"adamix": 2, "dropout": 0.1},
+        "shared": {"dropout": 0.1},
         "losses": {"rdrop": 1.0},
         "stages": {
             "cache_trunk": False,

@@ -26,17 +26,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "lora+": {"stages": {"expert": {"loraplus_lr_ratio": 4}}},
     "r-drop": {"losses": {"rdrop": 1}, "stages": {"expert": {"accumulate": 2}}},
-    "adamix": {"lora": {"adamix": 4}},
-    "adamix, r-drop, ema": {
-        "lora": {"adamix": 3},
+    "r-drop, ema": {
         "losses": {"rdrop": 1},
         "stages": {"recompute": True, "expert": {"average": "ema", "accumulate": 2}},
     },
-    "adamix, r-drop, look-ahead": {
-        "lora": {"adamix": 3},
-        "losses": {"rdrop": 1},
-        "dao": {"objective": "validation"},
-    },
+    "r-drop, look-ahead": {"losses": {"rdrop": 1}, "dao": {"objective": "validation"}},
     "ema": {"stages": {"expert": {"average": "ema", "ema_decay": 0.5}}},
     "swa": {"stages": {"expert": {"average": "swa", "swa_start": 0.25}}},
 }
