@@ -1,4 +1,4 @@
-"""Training recipes for the pooled LoRA and for the mixture, on five real domains: R-Drop, averages, LoRA+.
+"""Training recipes for the pooled LoRA and for the mixture, on five real domains: R-Drop, averages.
 
 Run: `python benchmarks/training_recipes.py FOLDER`. It trains what is missing, resumes where it stopped, and prints the
 results so far. A recipe changes all stages that train experts; the row `dropout` is the control of R-Drop, which needs
@@ -68,16 +68,10 @@ ROWS: dict[str, list[str]] = {
     "rdrop4": [*DROPOUT, "losses.rdrop=4.0"],
     "ema": in_stages("average=ema"),
     "swa": in_stages("average=swa"),
-    "loraplus4": in_stages("loraplus_lr_ratio=4"),
-    "loraplus16": in_stages("loraplus_lr_ratio=16"),
-    "loraplus16_low": [
-        *in_stages("loraplus_lr_ratio=16"),
-        *("stages.shared.lr=2.5e-4", "stages.expert.lr=1.25e-4", "stages.joint.lr=2.5e-5"),
-    ],
     "rslora": of_adapters("rslora=true"),
     "label_attention": ["heads.kind=label_attention"],
 }
-"""Overrides of the config, by row; `loraplus16_low` gives A a quarter of the rate, and B four times the rate."""
+"""Overrides of the config, by row."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Conflicts of training recipes, such as LoRA+, with the stages and the other settings of a run."""
+"""Conflicts of training recipes, such as R-Drop, with the stages and the other settings of a run."""
 
 from collections.abc import Iterator, Mapping
 
@@ -21,16 +21,9 @@ def recipe_conflicts(
         language: whether the run trains a language model.
     """
     return [
-        *_loraplus_conflicts(stages),
         *_average_conflicts(stages),
         *_rdrop_conflicts(losses.rdrop, adapters, dropouts, language),
     ]
-
-
-def _loraplus_conflicts(stages: StagesSettings) -> Iterator[str]:
-    for name, stage in STAGES.items():
-        if (ratio := getattr(stages, name).loraplus_lr_ratio) != 1.0 and "experts" not in stage.trains:
-            yield f"stages.{name}.loraplus_lr_ratio is {ratio:g}, but the stage trains no experts: set it to 1"
 
 
 def _average_conflicts(stages: StagesSettings) -> Iterator[str]:

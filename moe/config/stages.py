@@ -80,12 +80,6 @@ class StageSettings(BaseModel):
         description="micro-batches per optimizer step, with the result of one large batch; saves memory",
     )
     lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the experts")
-    loraplus_lr_ratio: float = Field(
-        1.0,
-        ge=1,
-        le=1000,
-        description="LoRA+: learning rate of the experts' B divided by `lr`, that of A; 1 trains both alike",
-    )
     router_lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the router")
     head_lr: float = Field(1e-3, gt=0, le=10, description="AdamW learning rate of the heads")
     warmup: float = Field(

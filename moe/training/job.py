@@ -110,16 +110,9 @@ class TrainJob:
 
 
 def build_optimizer(model: Mixture, settings: StageSettings) -> torch.optim.AdamW:
-    """Return AdamW over the trainable parameters: experts, router and heads, each with its own learning rate.
-
-    With LoRA+ (Hayou et al. 2024) the experts' B has its own, too. PEFT's `create_loraplus_optimizer` would give router
-    and heads the rate of A.
-    """
-    experts, ratio = model.expert_parameters(), settings.loraplus_lr_ratio
-    fast = {key for key in experts if ratio != 1.0 and ".lora_B." in key}
+    """Return AdamW over the trainable parameters: experts, router and heads, each with its own learning rate."""
     parts: dict[str, tuple[float, Iterable[nn.Parameter]]] = {
-        "experts": (settings.lr, [p for key, p in experts.items() if key not in fast]),
-        "experts_b": (settings.lr * ratio, [p for key, p in experts.items() if key in fast]),
+        "experts": (settings.lr, model.expert_parameters().values()),
         "router": (settings.router_lr, () if model.gate is None else model.gate.parameters()),
         "heads": (settings.head_lr, model.heads.parameters()),
     }

@@ -128,12 +128,6 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
     ),
     (
         CLASSIFIER,
-        {"stages": {"warmup": {"loraplus_lr_ratio": 4}}},
-        "stages.warmup.loraplus_lr_ratio is 4, but the stage trains no experts",
-        {"stages": {"warmup": {"loraplus_lr_ratio": 1}}},
-    ),
-    (
-        CLASSIFIER,
         {"stages": {"shard": True, "joint": {"average": "ema"}}},
         "stages.shard is true, but stages.joint.average is ema",
         {"stages": {"shard": False}},

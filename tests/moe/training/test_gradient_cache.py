@@ -57,7 +57,7 @@ def train_all_steps(work: Workspace) -> Workspace:
         pytest.param(
             {
                 "losses": {"rdrop": 1.0},
-                "stages": {"expert": {"average": "swa"}, "joint": {"average": "ema", "loraplus_lr_ratio": 2}},
+                "stages": {"expert": {"average": "swa"}, "joint": {"average": "ema"}},
             },
             id="recipes",
             marks=pytest.mark.slow,

@@ -28,7 +28,7 @@ DROPOUT = {
 }
 """Settings of a run that draws random numbers wherever it can, with all stages and the trunk cache."""
 
-RECIPE = {"average": "ema", "ema_decay": 0.5, "loraplus_lr_ratio": 2}
+RECIPE = {"average": "ema", "ema_decay": 0.5}
 RECIPES = merged_settings(
     DROPOUT,
     {

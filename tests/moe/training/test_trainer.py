@@ -24,7 +24,6 @@ from moe.training.trainer import fit
 
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "lora+": {"stages": {"expert": {"loraplus_lr_ratio": 4}}},
     "r-drop": {"losses": {"rdrop": 1}, "stages": {"expert": {"accumulate": 2}}},
     "r-drop, ema": {
         "losses": {"rdrop": 1},
