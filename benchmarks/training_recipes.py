@@ -1,11 +1,10 @@
-"""Training recipes for the pooled LoRA and for the mixture, on five real domains: R-Drop, averages.
+"""Training recipes for the pooled LoRA and for the mixture, on five real domains: dropout, averages.
 
 Run: `python benchmarks/training_recipes.py FOLDER`. It trains what is missing, resumes where it stopped, and prints the
-results so far. A recipe changes all stages that train experts; the row `dropout` is the control of R-Drop, which needs
-dropout. A recipe wins if it is better on validation rows with every seed, in the mean without the domains at chance
-level; test rows decide nothing. `--rows`, `--seeds` and `--models` select parts, which may run side by side with an
-`--out` of their own; `--print-only` reads `--out` and the folders in it. `--prepared` names a folder of prepared rows
-that such parts may share.
+results so far. A recipe changes all stages that train experts. It wins if it is better on validation rows with every
+seed, in the mean without the domains at chance level; test rows decide nothing. `--rows`, `--seeds` and `--models`
+select parts, which may run side by side with an `--out` of their own; `--print-only` reads `--out` and the folders in
+it. `--prepared` names a folder of prepared rows that such parts may share.
 """
 
 import argparse
@@ -64,8 +63,6 @@ PLAIN = "plain"
 ROWS: dict[str, list[str]] = {
     PLAIN: [],
     "dropout": DROPOUT,
-    "rdrop": [*DROPOUT, "losses.rdrop=1.0"],
-    "rdrop4": [*DROPOUT, "losses.rdrop=4.0"],
     "ema": in_stages("average=ema"),
     "swa": in_stages("average=swa"),
     "rslora": of_adapters("rslora=true"),

@@ -115,9 +115,9 @@ def train_everything(folder: Path, batch: int) -> None:
 
 
 def train_with_recipes(folder: Path, over: dict[str, Any]) -> None:
-    """Train a classifier with R-Drop and averages of the weights."""
+    """Train a classifier with averages of the weights."""
     recipe = {"average": "ema", "ema_decay": 0.5}
-    recipes = {"losses": {"rdrop": 1.0}, "stages": {"expert": recipe, "joint": recipe}}
+    recipes = {"stages": {"expert": recipe, "joint": recipe}}
     run_all(make_classifier_workspace(folder, merged_settings(over, recipes)))
 
 

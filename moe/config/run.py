@@ -20,7 +20,7 @@ from moe.config.expert_init import ExpertInitSettings
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
-from moe.config.recipes import recipe_conflicts
+from moe.config.recipes import average_conflicts
 from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.data.distilled.settings import DistillSettings, distill_conflicts
@@ -273,11 +273,7 @@ def find_conflicts(run: RunSettings) -> list[str]:
         )
     conflicts += kind_conflicts(
         run.domain_list(),
-        {
-            "losses.rdrop": run.losses.rdrop > 0,
-            "distill": run.distill is not None,
-            "data.augmented": run.data.augmented,
-        },
+        {"distill": run.distill is not None, "data.augmented": run.data.augmented},
         trains_scores="polarity" not in run.losses.without,
     )
     for domain in run.domains:
@@ -287,14 +283,7 @@ def find_conflicts(run: RunSettings) -> list[str]:
                 "use a neutral template"
             )
         conflicts += _question_conflicts(run, domain) if run.language else _label_conflicts(run, domain)
-    recipes = recipe_conflicts(
-        run.stages,
-        run.losses,
-        adapters={"lora": run.lora} | ({} if run.shared is None or run.shared.is_frozen else {"shared": run.shared}),
-        dropouts={"backbone": run.backbone.dropout, "heads": run.heads.dropout},
-        language=run.language is not None,
-    )
-    return conflicts + _single_pass_conflicts(run) + recipes
+    return [*conflicts, *_single_pass_conflicts(run), *average_conflicts(run.stages)]
 
 
 def _single_pass_conflicts(run: RunSettings) -> list[str]:

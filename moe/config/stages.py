@@ -217,13 +217,6 @@ class LossSettings(BaseModel):
     )
     focal: float = Field(0.0, ge=0, le=100, description="γ of the focal factor (1 - p_true)^γ; more ignores easy rows")
     smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing: share of the target spread over all labels")
-    rdrop: float = Field(
-        0.0,
-        ge=0,
-        le=100,
-        description="R-Drop: weight, beside the class loss, of the divergence between two predictions of a row with "
-        "different dropout, in stages that train experts; takes twice the time and memory, 0 runs one pass",
-    )
     inner: WeightingKind = Field("dao", description="how the class and polarity losses are weighted")
     measured: Literal["state", "parameters"] = Field(
         "state",

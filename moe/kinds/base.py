@@ -24,7 +24,7 @@ class TaskKind(ABC):
     blank_is_answer: ClassVar[bool] = False
     """Whether an empty cell is an answer, the empty set of labels, instead of a missing one."""
     has_class_weights: ClassVar[bool] = True
-    """Whether `losses.classes`, `losses.focal`, `losses.smoothing` and `losses.rdrop` apply to its rows."""
+    """Whether `losses.classes`, `losses.focal` and `losses.smoothing` apply to its rows."""
     is_set: ClassVar[bool] = False
     """Whether an answer is a set of labels."""
     has_labels: ClassVar[bool] = True

@@ -69,7 +69,6 @@ from moe.training.job import (
 from moe.training.loop import TrainingLoop
 from moe.training.loss.holdout import HoldoutSampler
 from router.losses import optimizer_state
-from router.rdrop import repeat_rows
 
 
 def fit(model: Mixture, job: TrainJob) -> TrainResult:
@@ -189,8 +188,6 @@ class _StageTrainer(TrainingLoop):
         """Compute the gradient of a step's micro-batches; no gradient if the loss is not finite."""
         self.rates = {f"lr/{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         model.train()
-        if self.objective.rdrop:
-            inputs = [repeat_rows(batch) for batch in inputs]
         try:
             return self.backward_pass(inputs)
         except SkipStep:

@@ -15,7 +15,6 @@ from moe.model.outputs import MixtureOutput, RouterOutput
 from moe.model.routing import allowed_experts
 from moe.training.loss.holdout import HoldoutSampler
 from router.losses import gradient_norms, loss_gradients
-from router.rdrop import REPEATED
 
 MicroBatch = tuple[MixtureOutput, Batch]
 Parameters = Callable[[], Sequence[Tensor]]
@@ -116,7 +115,6 @@ class GlobalBatch:
         teacher: (B, K), the teachers' probabilities of the labels of each text's head; NaN where they gave no answer;
             None if no row has any.
         teacher_score: (B,), the teachers' polarity, likewise.
-        repeated: (B,), 1 for rows of the second pass of R-Drop, else 0; None without R-Drop.
     """
 
     logits: dict[str, Tensor]
@@ -130,7 +128,6 @@ class GlobalBatch:
     domain: Tensor
     teacher: Tensor | None
     teacher_score: Tensor | None
-    repeated: Tensor | None = None
 
 
 def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor) -> GlobalBatch:
@@ -148,7 +145,6 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
     }
     taught = TEACHER in micro_batches[0][1]
     logits = {head: _gather([output.logits[head] for output in outputs]) for head in outputs[0].logits}  # (B, K)
-    repeated = [batch[REPEATED] for _, batch in micro_batches if REPEATED in batch]
     polarity = [output.polarity for output in outputs if output.polarity is not None]
     routed = [(output.routing, batch) for output, batch in micro_batches if output.routing is not None]
     return GlobalBatch(
@@ -160,7 +156,6 @@ def gather_batch(micro_batches: Sequence[MicroBatch], domain_expert_mask: Tensor
         domain=domain,
         teacher=_gather([batch[TEACHER] for _, batch in micro_batches]) if taught else None,  # (B, K)
         teacher_score=_gather([batch[TEACHER_SCORE] for _, batch in micro_batches]) if taught else None,  # (B,)
-        repeated=_gather(repeated) if repeated else None,  # (B,)
         **targets,
     )
 

@@ -41,7 +41,6 @@ from router.losses import (
     weights_by_rows,
 )
 from router.mtl_baselines import build_weighting
-from router.rdrop import symmetric_kl
 from router.registry import ComparatorSettings, DAOSettings
 
 SENTIMENT, TEACHER_LOSS = ("classes", "polarity"), "teacher"
@@ -99,7 +98,6 @@ class Objective:
             if set(outer) - {self.base}
             else None
         )
-        self.rdrop = settings.rdrop if "experts" in stage.trains and self.context.lm_head is None else 0.0
         self.bounds = dao.relative_bounds
         self.logs: dict[str, float] = {}
         self._texts, self._recording = 0, False
@@ -213,11 +211,6 @@ class Objective:
         if count:
             parts = [int(has.sum()) * self._class_loss(batch, head, has, update) for head, has in labelled if has.any()]
             losses["classes"], rows["classes"] = torch.stack(parts).sum() / count, count
-            if batch.repeated is not None:
-                pairs = [symmetric_kl(*self._logits(batch, *part), batch.repeated[part[1]]) for part in labelled]
-                divergence = torch.cat(pairs).mean()
-                losses["classes"] = losses["classes"] + self.rdrop * divergence
-                self.logs["rdrop"] = float(divergence.detach())
         scored = ~batch.score.isnan()  # (B,)
         if batch.polarity is not None and scored.any() and "polarity" not in self.settings.without:
             losses["polarity"] = F.mse_loss(batch.polarity[scored].float(), batch.score[scored])

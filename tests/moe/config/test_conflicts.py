@@ -133,18 +133,6 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         {"stages": {"shard": False}},
     ),
     (
-        CLASSIFIER,
-        {"losses": {"rdrop": 1}, "lora": {"dropout": 0}, "heads": {"dropout": 0}},
-        "losses.rdrop is 1, but without dropout both passes predict the same: set one of lora.dropout, shared.dropout",
-        {"shared": {"dropout": 0.1}},
-    ),
-    (
-        TEAM,
-        {"losses": {"rdrop": 1}},
-        "losses.rdrop is 1, but it compares predictions of classes",
-        {"losses": {"rdrop": 0}},
-    ),
-    (
         TEAM,
         {"domains": {"macro": {"unlabelled": ["x.txt"]}}},
         "domains.macro.unlabelled is for classifiers: use `corpus`",

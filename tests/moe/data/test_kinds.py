@@ -185,7 +185,6 @@ def test_labels_beside_scores_alone_are_not_compared_with_them(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("setting", "over"),
     [
-        ("losses.rdrop", {"losses": {"rdrop": 1.0}}),
         ("data.augmented", {"data": {"augmented": True}}),
         ("distill", {"distill": {"teachers": ["ready"], "labelled": True}}),
     ],

@@ -56,7 +56,6 @@ def train_all_steps(work: Workspace) -> Workspace:
         ),
         pytest.param(
             {
-                "losses": {"rdrop": 1.0},
                 "stages": {"expert": {"average": "swa"}, "joint": {"average": "ema"}},
             },
             id="recipes",

@@ -90,7 +90,6 @@ def test_merge_refuses_an_expert_whose_task_was_of_another_kind(make_work: Make)
 @pytest.mark.parametrize(
     ("setting", "over"),
     [
-        ("losses.rdrop", {"losses": {"rdrop": 1.0}}),
         ("data.augmented", {"data": {"augmented": True}}),
         ("distill", {"distill": {"teachers": ["ready"], "labelled": True}}),
     ],

@@ -33,7 +33,6 @@ RECIPES = merged_settings(
     DROPOUT,
     {
         "shared": {"dropout": 0.1},
-        "losses": {"rdrop": 1.0},
         "stages": {
             "cache_trunk": False,
             "shared": RECIPE,

@@ -24,12 +24,9 @@ from moe.training.trainer import fit
 
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "r-drop": {"losses": {"rdrop": 1}, "stages": {"expert": {"accumulate": 2}}},
-    "r-drop, ema": {
-        "losses": {"rdrop": 1},
-        "stages": {"recompute": True, "expert": {"average": "ema", "accumulate": 2}},
-    },
-    "r-drop, look-ahead": {"losses": {"rdrop": 1}, "dao": {"objective": "validation"}},
+    "accumulate": {"stages": {"expert": {"accumulate": 2}}},
+    "ema, recompute": {"stages": {"recompute": True, "expert": {"average": "ema", "accumulate": 2}}},
+    "look-ahead": {"dao": {"objective": "validation"}},
     "ema": {"stages": {"expert": {"average": "ema", "ema_decay": 0.5}}},
     "swa": {"stages": {"expert": {"average": "swa", "swa_start": 0.25}}},
 }

@@ -19,7 +19,6 @@ from moe.training.loss.holdout import HoldoutSampler
 from moe.training.loss.objective import Objective
 from moe.training.stage import count_labels, warn_equal_class_weights
 from moe.training.trainer import set_trainable
-from router.rdrop import repeat_rows
 from router.registry import DAOSettings
 
 KINDS = ("dao", "constant", "equal", "uncertainty", "dwa", "gradnorm", "pcgrad")
@@ -92,28 +91,6 @@ def test_every_imbalance_setting_changes_the_gradient_of_imbalanced_rows(
     plain = gradient(imbalanced, classes="cross_entropy")
     changed = gradient(imbalanced, **setting)
     assert (changed - plain).norm() > 0.02 * plain.norm()
-
-
-def test_rdrop_adds_the_divergence_of_two_passes_to_the_class_loss(make_work: Make) -> None:
-    work = make_work(heads={"dropout": 0.3})
-    model, batch = make_model_and_batch(work)
-    twice = repeat_rows(batch)
-    model.train()
-    output = model(twice["input_ids"], twice["attention_mask"])
-    plain, rdrop = (make_objective(work, model, inner="constant", rdrop=weight) for weight in (0.0, 2.0))
-    plain(output, twice)
-    rdrop(output, twice)
-    assert rdrop.logs["rdrop"] > 0
-    assert rdrop.logs["classes"] == pytest.approx(plain.logs["classes"] + 2.0 * rdrop.logs["rdrop"], rel=1e-5)
-    assert rdrop.logs["polarity"] == plain.logs["polarity"]
-
-
-def test_rdrop_runs_only_in_stages_that_train_experts(make_work: Make) -> None:
-    work = make_work()
-    model, _ = make_model_and_batch(work)
-    settings, mask = LossSettings(rdrop=1.0), model.domain_expert_mask
-    weights = [Objective(stage, settings, DAOSettings(), model.labels, mask, 0).rdrop for stage in (WARMUP, JOINT)]
-    assert weights == [0.0, 1.0]
 
 
 def test_class_weights_without_effect_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
