@@ -1,4 +1,4 @@
-"""Training recipes for the pooled LoRA and for the mixture, on five real domains: dropout, averages.
+"""Training recipes for the pooled LoRA and for the mixture, on five real domains: dropout, rsLoRA, heads.
 
 Run: `python benchmarks/training_recipes.py FOLDER`. It trains what is missing, resumes where it stopped, and prints the
 results so far. A recipe changes all stages that train experts. It wins if it is better on validation rows with every
@@ -48,23 +48,15 @@ Evaluate = Callable[[Dataset], Result]
 """Evaluates a trained model on rows of the test split."""
 
 
-def in_stages(*settings: str) -> list[str]:
-    """Overrides of settings in every stage that trains experts."""
-    return [f"stages.{stage}.{setting}" for stage in ("shared", "expert", "joint") for setting in settings]
-
-
 def of_adapters(*settings: str) -> list[str]:
     """Overrides of settings of the experts and of the shared expert, which the pooled LoRA has, too."""
     return [f"{adapter}.{setting}" for adapter in ("lora", "shared") for setting in settings]
 
 
-DROPOUT = of_adapters("dropout=0.1")
 PLAIN = "plain"
 ROWS: dict[str, list[str]] = {
     PLAIN: [],
-    "dropout": DROPOUT,
-    "ema": in_stages("average=ema"),
-    "swa": in_stages("average=swa"),
+    "dropout": of_adapters("dropout=0.1"),
     "rslora": of_adapters("rslora=true"),
     "label_attention": ["heads.kind=label_attention"],
 }
@@ -235,9 +227,9 @@ def build_table(model: str, rows: Mapping[str, Sequence[Result]], space: LabelSp
 
 
 def format_gains(gains: Sequence[Sequence[float]]) -> str:
-    """Format the differences of each seed and their mean, with the mean without the domains at chance level."""
+    """Format the mean difference, and that without the domains at chance level with the differences of each seed."""
     means = np.mean(gains, axis=0)
-    return f"{means[0]:+.2f} ({means[1]:+.2f}): {', '.join(f'{gain[0]:+.2f}' for gain in gains)}"
+    return f"{means[0]:+.2f} ({means[1]:+.2f}: {', '.join(f'{gain[1]:+.2f}' for gain in gains)})"
 
 
 def over_domains(

@@ -97,8 +97,7 @@ def assert_same_training(first: Workspace, second: Workspace, steps: tuple[str, 
 def train_everything(folder: Path, batch: int) -> None:
     """Train a classifier with cached trunk states, one with look-ahead weights, and a team routed by tokens.
 
-    Then a classifier and a team with a sharded backbone, the team with activation checkpointing; and a classifier with
-    all training recipes.
+    Then a classifier and a team with a sharded backbone, the team with activation checkpointing.
     """
     over = merged_settings(NO_DROPOUT, batch_settings(batch, 1))
     ahead = {"dao": {"objective": "validation"}, "losses": {"measured": "parameters"}}
@@ -111,14 +110,6 @@ def train_everything(folder: Path, batch: int) -> None:
     run_all(make_classifier_workspace(folder / "shard", sharded))
     recompute = merged_settings(sharded, {"stages": {"recompute": True}})
     train_team(make_team_workspace(folder / "shard-texts", recompute))
-    train_with_recipes(folder / "recipes", over)
-
-
-def train_with_recipes(folder: Path, over: dict[str, Any]) -> None:
-    """Train a classifier with averages of the weights."""
-    recipe = {"average": "ema", "ema_decay": 0.5}
-    recipes = {"stages": {"expert": recipe, "joint": recipe}}
-    run_all(make_classifier_workspace(folder, merged_settings(over, recipes)))
 
 
 def stop_and_resume(folder: Path, batch: int) -> None:

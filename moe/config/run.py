@@ -20,7 +20,6 @@ from moe.config.expert_init import ExpertInitSettings
 from moe.config.files import find_config
 from moe.config.messages import ConfigFault, validate_settings
 from moe.config.overrides import apply_override
-from moe.config.recipes import average_conflicts
 from moe.config.shared import SharedSettings
 from moe.config.stages import EXPERT_ON_SHARED, LossSettings, StageSettings, StagesSettings, fill_stage
 from moe.data.distilled.settings import DistillSettings, distill_conflicts
@@ -283,7 +282,7 @@ def find_conflicts(run: RunSettings) -> list[str]:
                 "use a neutral template"
             )
         conflicts += _question_conflicts(run, domain) if run.language else _label_conflicts(run, domain)
-    return [*conflicts, *_single_pass_conflicts(run), *average_conflicts(run.stages)]
+    return conflicts + _single_pass_conflicts(run)
 
 
 def _single_pass_conflicts(run: RunSettings) -> list[str]:

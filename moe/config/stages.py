@@ -92,15 +92,6 @@ class StageSettings(BaseModel):
     max_grad_norm: float = Field(1.0, gt=0, le=1e12, description="gradients are clipped to this global norm")
     evals: int = Field(4, ge=1, le=10**6, description="evaluations during the stage; the best weights are retained")
     patience: int = Field(3, ge=1, le=10**6, description="evaluations without improvement after which the stage stops")
-    average: Literal["none", "ema", "swa"] = Field(
-        "none",
-        description="weights that are evaluated and saved: those of the last step, their exponential moving average, "
-        "or the mean over the last steps",
-    )
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="decay of `average: ema`; more averages over more steps")
-    swa_start: float = Field(
-        0.75, ge=0, lt=1, description="share of the steps before those that `average: swa` averages"
-    )
     nonfinite: int = Field(
         3,
         ge=0,

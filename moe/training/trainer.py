@@ -27,7 +27,6 @@ from moe.model.outputs import MixtureOutput
 from moe.profiling import oom_guard
 from moe.runs.training_log import LOG, PARQUET, write_trajectory
 from moe.trackers import tracker_run, uses_tensorboard
-from moe.training.averaging import WeightAverage
 from moe.training.callbacks import (
     JsonLog,
     NonFiniteGuard,
@@ -155,7 +154,6 @@ class _StageTrainer(TrainingLoop):
         guard = NonFiniteGuard(job.title, job.settings.nonfinite)
         self.timer, self.total_steps = StepTimer(next(model.backbone.parameters()).device), count_steps(job)
         self.rates: dict[str, float] = {}
-        self.average = WeightAverage(model, job.settings, self.total_steps)
         if job.objective.needs_holdout:
             batches = batch_sampler(job, holdout=True)
             job.objective.context.holdout = HoldoutSampler(model, mode, job.rows, batches, job.collate)
@@ -168,7 +166,6 @@ class _StageTrainer(TrainingLoop):
                 self.stopper,
                 guard,
                 Patience(job.settings.patience),
-                self.average,
                 *job.callbacks,
                 *([] if not distributed.is_main_process() else _log_callbacks(job, self.timer)),
                 self.timer,  # the last one, so that the time to write the log is not counted
@@ -197,8 +194,7 @@ class _StageTrainer(TrainingLoop):
     def evaluate(self) -> dict[str, float]:
         """Return the job's validation metrics."""
         self.attention.restore()
-        with self.average.applied():
-            computed = distributed.broadcast_object(self.compute_validation_metrics())
+        computed = distributed.broadcast_object(self.compute_validation_metrics())
         metrics = {f"eval_{name}": value for name, value in computed.items()}
         self.log(metrics)
         self.notify("on_evaluate", metrics=metrics)
@@ -231,7 +227,6 @@ class _StageTrainer(TrainingLoop):
                 save_tensors(path / TRAINED, weights)
                 save_tensors(path / OBJECTIVE, self.objective.state_dict(), finite=False)  # NaN: not yet measured
                 save_optimizer(path, moments, self.schedule)
-                self.average.save(path)
             save_tensors(path / rng_file(distributed.rank()), get_rng_state(), finite=False)
             best = checkpoint_path(folder, self.state.best_global_step or step)
             self.state.best_model_checkpoint = str(best)
@@ -247,7 +242,6 @@ class _StageTrainer(TrainingLoop):
         self._load_weights(folder)
         self.objective.load_state_dict(load_tensors(folder / OBJECTIVE, finite=False))
         load_optimizer(folder, self.optimizer, self.schedule)
-        self.average.load(folder)
 
     def load_random_state(self, folder: Path) -> None:
         """Restore the random number generators of this process."""
@@ -256,9 +250,7 @@ class _StageTrainer(TrainingLoop):
     def load_best(self) -> None:
         """Load the weights of the best evaluation, unless a signal stopped the stage."""
         if self.stopper.signal is None and self.state.best_model_checkpoint is not None:
-            best = Path(str(self.args.output_dir)) / Path(self.state.best_model_checkpoint).name
-            self._load_weights(best)
-            self.average.load(best, apply=True)
+            self._load_weights(Path(str(self.args.output_dir)) / Path(self.state.best_model_checkpoint).name)
 
     def _load_weights(self, folder: Path) -> None:
         check_checkpoint(folder)

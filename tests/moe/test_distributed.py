@@ -64,7 +64,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
         ("texts", (*STEPS, "moe-instruct")),
         ("shard", STEPS),
         ("shard-texts", (*STEPS, "moe-instruct")),
-        ("recipes", STEPS),
     ],
 )
 def test_two_processes_train_like_one_with_twice_the_batch(
@@ -78,8 +77,8 @@ def test_two_processes_train_like_one_with_twice_the_batch(
 @pytest.mark.slow
 def test_only_rank_0_prints_and_writes(trained: tuple[Path, Path, str]) -> None:
     two, single, output = trained
-    assert output.count("router-warmup: 6 steps, validation macro-F1") == 4, "once for each run of labels"
-    for name in ("labels", "ahead", "texts", "shard", "shard-texts", "recipes"):
+    assert output.count("router-warmup: 6 steps, validation macro-F1") == 3, "once for each run of labels"
+    for name in ("labels", "ahead", "texts", "shard", "shard-texts"):
         written = [
             {p.relative_to(folder / name) for p in (folder / name / "run").rglob("*")} for folder in (two, single)
         ]

@@ -127,12 +127,6 @@ CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
         {"backbone": {"quantization": "none"}},
     ),
     (
-        CLASSIFIER,
-        {"stages": {"shard": True, "joint": {"average": "ema"}}},
-        "stages.shard is true, but stages.joint.average is ema",
-        {"stages": {"shard": False}},
-    ),
-    (
         TEAM,
         {"domains": {"macro": {"unlabelled": ["x.txt"]}}},
         "domains.macro.unlabelled is for classifiers: use `corpus`",

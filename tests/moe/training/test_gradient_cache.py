@@ -55,13 +55,6 @@ def train_all_steps(work: Workspace) -> Workspace:
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            {
-                "stages": {"expert": {"average": "swa"}, "joint": {"average": "ema"}},
-            },
-            id="recipes",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
             {"dao": {"imbalance": "learn"}, "domains": {"news": {"experts": 2}}, "heads": {"merge": "per_expert"}},
             id="learned, two of a domain, own heads",
             marks=pytest.mark.slow,
