@@ -1,4 +1,4 @@
-"""Training recipes for the pooled LoRA and for the mixture, on five real domains: dropout, rsLoRA, heads.
+"""Training recipes for the pooled LoRA and for the mixture, on five real domains: dropout and rsLoRA.
 
 Run: `python benchmarks/training_recipes.py FOLDER`. It trains what is missing, resumes where it stopped, and prints the
 results so far. A recipe changes all stages that train experts. It wins if it is better on validation rows with every
@@ -58,7 +58,6 @@ ROWS: dict[str, list[str]] = {
     PLAIN: [],
     "dropout": of_adapters("dropout=0.1"),
     "rslora": of_adapters("rslora=true"),
-    "label_attention": ["heads.kind=label_attention"],
 }
 """Overrides of the config, by row."""
 

@@ -263,8 +263,6 @@ def find_conflicts(run: RunSettings) -> list[str]:
         )
     if run.gate.unit == "token" and run.language is None:
         conflicts.append("gate.unit is token, but classifiers are routed by text: set it to text")
-    if run.heads.kind == "label_attention" and run.backbone.pooling == "last":
-        conflicts.append("backbone.pooling is last, but heads.kind is label_attention: set backbone.pooling to mean")
     if run.losses.inner == "constant" and run.losses.classes == "dao" and run.dao.imbalance != "fixed":
         conflicts.append(
             f"dao.imbalance is {run.dao.imbalance}, but losses.inner is constant: "

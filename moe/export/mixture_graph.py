@@ -13,7 +13,7 @@ from moe.export.expert_updates import KeptUpdateWeights, UpdateWeights
 from moe.export.graph_builder import GraphBuilder
 from moe.export.router_graph import RouterGraph
 from moe.inference.graph.spec import PartName, TensorPart
-from moe.model.heads import Heads, LabelAttention, MixedHeads
+from moe.model.heads import Heads, MixedHeads
 from moe.model.mixture import Mixture
 
 AdapterFiles = Mapping[str, tuple[str, Mapping[str, str]]]
@@ -102,7 +102,7 @@ class MixtureGraphBuilder:
         if self.part == "router":
             return graph.to_bytes(self._output_shapes())
         states = [states, *layers][-1]  # (B, T, D)
-        self.states, pooled = states, self._pool(states)  # (B, T, D), (B, D)
+        pooled = self._pool(states)  # (B, D)
         logits, polarity = self._all_heads(pooled, gates)
         for name, value in logits.items():
             graph.output(f"logits/{name}", value)
@@ -187,9 +187,6 @@ class MixtureGraphBuilder:
         logits = {}
         for key, head in cast(Mapping[str, nn.Sequential], heads.classes).items():
             x, last = pooled, len(head) - 1
-            if isinstance(head[last], LabelAttention):
-                logits[heads.names[key]] = self._label_attention(heads, prefix, f"classes.{key}.{last}")
-                continue
             if last > 1:
                 x = graph.op("Tanh", self._head_linear(heads, prefix, f"classes.{key}.1", x))
             logits[heads.names[key]] = self._head_linear(heads, prefix, f"classes.{key}.{last}", x)
@@ -208,18 +205,6 @@ class MixtureGraphBuilder:
     def _head_linear(self, heads: Heads, prefix: str, path: str, x: str) -> str:
         names = [name for name in (f"{path}.weight", f"{path}.bias") if name in heads.state_dict()]
         return self.graph.linear(x, *(self._head_weight(heads, prefix, name) for name in names))
-
-    def _label_attention(self, heads: Heads, prefix: str, path: str) -> str:
-        """Return logits (B, K) of the tokens' states (B, T, D); see `LabelAttention`."""
-        graph = self.graph
-        queries, weight, bias = (self._head_weight(heads, prefix, f"{path}.{k}") for k in ("queries", "weight", "bias"))
-        real = graph.op("Unsqueeze", graph.op("Cast", "attention_mask", to=BOOL), graph.integers(2))  # (B, T, 1)
-        root = graph.constant(np.sqrt(self.encoder.width))
-        scores = graph.op("Div", graph.linear(self.states, queries, None), root)  # (B, T, K)
-        scores = graph.op("Where", real, scores, graph.constant(np.finfo(np.float32).min))  # (B, T, K)
-        attention = graph.op("Transpose", graph.op("Softmax", scores, axis=1), perm=[0, 2, 1])  # (B, K, T)
-        products = graph.op("Mul", graph.op("MatMul", attention, self.states), weight)  # (B, K, D)
-        return graph.op("Add", graph.op("ReduceSum", products, graph.integers(2), keepdims=0), bias)
 
     def _head_weight(self, heads: Heads, prefix: str, name: str) -> str:
         """Add a weight of the heads."""

@@ -10,7 +10,7 @@ from experts.lora_delta import LowRankUpdate, sum_updates
 from experts.merge_methods import DEFAULT_DENSITY, check_merge_method, is_pruning_method, merge_updates
 from moe.inference.calibration import Calibration, read_calibration
 from moe.inference.load_mixture import load_mixture
-from moe.model.heads import Heads, LabelAttention, MixedHeads
+from moe.model.heads import Heads, MixedHeads
 from moe.model.mixture import Mixture
 from moe.runs.model_ref import resolve
 
@@ -162,16 +162,7 @@ def heads_for(model: Mixture, spec: AdapterSpec) -> Heads | None:
 
     The mean is exact for a single expert and for linear heads. None for a language model, and for a shared expert of a
     mixture with one head per expert.
-
-    Raises:
-        Fault: if the heads attend to the tokens, which a program that reads only the pooled state cannot do.
     """
-    if any(isinstance(module, LabelAttention) for module in model.heads.modules()):
-        raise Fault(
-            "heads.kind linear or mlp, which read the pooled state",
-            "label_attention",
-            "export the whole mixture: --to graph, onnx, openvino or hub-folder",
-        )
     if isinstance(model.heads, Heads):
         return model.heads
     if not isinstance(model.heads, MixedHeads):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,10 +18,9 @@ class HeadSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["linear", "mlp", "label_attention"] = Field(
+    kind: Literal["linear", "mlp"] = Field(
         "linear",
-        description="one linear layer, the DAO paper's hidden layer (eq. 2, 5, 6), or a linear layer on states that "
-        "each label pools with its own attention; linear heads average exactly",
+        description="one linear layer, or the DAO paper's hidden layer (eq. 2, 5, 6); linear heads average exactly",
     )
     bias: bool = Field(
         True,
@@ -46,14 +45,6 @@ class HeadSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class TokenStates:
-    """Hidden states of all tokens (B, T, D), and their mask (B, T), 0 at padding."""
-
-    states: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True)
 class HeadOutput:
     """Logits (B, K) by class head, and the polarity (B,) if there is a polarity head."""
 
@@ -72,37 +63,6 @@ def pool(states: Tensor, mask: Tensor, kind: str) -> Tensor:
         return states[torch.arange(states.shape[0], device=states.device), last].float()  # (B, D)
     weights = mask[..., None].float()  # (B, T, 1)
     return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0)  # (B, D)
-
-
-class LabelAttention(nn.Linear):
-    """A linear layer for which each label pools the tokens by its own attention.
-
-    The logit of label k is w_k · Σ_t a_kt h_t + b_k, with a_k = softmax_t(q_k · h_t / √D). The queries (K, D) start at
-    0, with which every label pools the mean of the tokens.
-    """
-
-    def __init__(self, dim: int, classes: int) -> None:
-        super().__init__(dim, classes)
-        self.queries = nn.Parameter(torch.zeros(classes, dim))
-
-    def pool(self, pooled: Tensor, tokens: TokenStates) -> Tensor:
-        """Return the pooled state of each label (B, K, D).
-
-        Args:
-            pooled: mean of the tokens (B, D), to which the difference is added: losses have a gradient there.
-            tokens: real tokens of each text; a text without any has the mean.
-        """
-        states, real = tokens.states.float(), tokens.mask.bool()  # (B, T, D), (B, T)
-        scores = states @ self.queries.T / states.shape[-1] ** 0.5  # (B, T, K)
-        lowest = torch.finfo(scores.dtype).min
-        attention = scores.masked_fill(~real[..., None], lowest).softmax(1) * real[..., None]  # (B, T, K)
-        difference: Tensor = attention.mT @ states - pool(states, tokens.mask, "mean")[:, None]  # (B, K, D)
-        return pooled[:, None] + difference
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """Map the pooled states of the labels (B, K, D) to their logits (B, K)."""
-        logits: Tensor = (pooled * self.weight).sum(-1) + self.bias
-        return logits
 
 
 FIRST_STEP = 2.0
@@ -141,13 +101,8 @@ class OrdinalLinear(nn.Linear):
 
 def _class_head(dim: int, classes: int, settings: HeadSettings, kind: Kind) -> nn.Sequential:
     last: type[nn.Linear] = OrdinalLinear if kind == ORDINAL else nn.Linear
-    if settings.kind != "mlp":
-        if kind == ORDINAL:
-            layer: nn.Linear = OrdinalLinear(dim, classes)
-        elif settings.kind == "label_attention":
-            layer = LabelAttention(dim, classes)
-        else:
-            layer = nn.Linear(dim, classes, bias=settings.bias)
+    if settings.kind == "linear":
+        layer = OrdinalLinear(dim, classes) if kind == ORDINAL else nn.Linear(dim, classes, bias=settings.bias)
         return nn.Sequential(nn.Dropout(settings.dropout), layer)
     drop = settings.dropout
     return nn.Sequential(
@@ -160,7 +115,7 @@ def _class_head(dim: int, classes: int, settings: HeadSettings, kind: Kind) -> n
 
 
 def _polarity_head(dim: int, settings: HeadSettings) -> nn.Sequential:
-    if settings.kind != "mlp":
+    if settings.kind == "linear":
         return nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(dim, 1))
     return nn.Sequential(nn.Linear(dim, settings.hidden), nn.Sigmoid(), nn.Linear(settings.hidden, 1))
 
@@ -196,20 +151,9 @@ class Heads(nn.Module):
             self.polarity = _polarity_head(dim, settings) if polarity else None
         self.names = {head_key(name): name for name in heads}
 
-    def forward(self, pooled: Tensor, gates: Tensor | None = None, tokens: TokenStates | None = None) -> HeadOutput:
-        """Map the pooled state (B, D) to logits and polarity; the gates are not used.
-
-        Args:
-            tokens: states of the tokens, which label attention reads.
-        """
-        logits: dict[str, Tensor] = {}
-        for key, head in cast(Mapping[str, nn.Sequential], self.classes).items():
-            layer = head[-1]
-            if isinstance(layer, LabelAttention):
-                assert tokens is not None
-                logits[self.names[key]] = head(layer.pool(pooled, tokens))  # (B, K)
-            else:
-                logits[self.names[key]] = head(pooled)  # (B, K)
+    def forward(self, pooled: Tensor, gates: Tensor | None = None) -> HeadOutput:
+        """Map the pooled state (B, D) to logits and polarity; the gates are not used."""
+        logits = {self.names[key]: head(pooled) for key, head in self.classes.items()}  # (B, K) each
         return HeadOutput(logits, self._polarity(pooled))
 
     def _polarity(self, pooled: Tensor) -> Tensor | None:
@@ -232,9 +176,9 @@ class MixedHeads(nn.Module):
         super().__init__()
         self.experts = nn.ModuleDict(heads)
 
-    def forward(self, pooled: Tensor, gates: Tensor, tokens: TokenStates | None = None) -> HeadOutput:
-        """Map the pooled state (B, D) to logits and polarity, mixed by the gates (B, E); see `Heads.forward`."""
-        outputs = [head(pooled, tokens=tokens) for head in self.experts.values()]
+    def forward(self, pooled: Tensor, gates: Tensor) -> HeadOutput:
+        """Map the pooled state (B, D) to logits and polarity, mixed by the gates (B, E)."""
+        outputs = [head(pooled) for head in self.experts.values()]
         gates = gates.expand(pooled.shape[0], -1).to(pooled.dtype)  # (B, E)
         logits = {
             name: sum(gates[:, e, None] * output.logits[name] for e, output in enumerate(outputs))  # (B, K)

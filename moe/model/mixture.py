@@ -16,7 +16,7 @@ from experts.adapter_bank import ExpertBank
 from experts.domain import Domain, LabelSpace
 from moe.model.backbone import Backbone
 from moe.model.backbone_ops import BackboneDropout, backbone_states
-from moe.model.heads import Heads, MixedHeads, NoHeads, TokenStates, pool
+from moe.model.heads import Heads, MixedHeads, NoHeads, pool
 from moe.model.mode import SOFT, Routing, RoutingMode
 from moe.model.outputs import ForwardContext, MixtureOutput, RouterOutput
 from moe.model.routing import build_domain_expert_mask, mix_gates
@@ -117,7 +117,7 @@ class Mixture(nn.Module):
             pooled.requires_grad_()  # DAO measures gradients there even when everything below is frozen
         # The shared expert has no heads of its own here: those of the experts read its states of an unfamiliar text.
         head_gates = gates if routing is None or routing.unfamiliar is None else routing.gates
-        out = self.heads(pooled, head_gates, TokenStates(states, real))
+        out = self.heads(pooled, head_gates)
         return MixtureOutput(pooled, out.logits, out.polarity, routing, gates)
 
     def encode_trunk(

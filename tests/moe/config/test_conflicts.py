@@ -27,12 +27,6 @@ def conflicts_of(base: dict[str, Any], over: dict[str, Any]) -> tuple[str, ...]:
 
 
 CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any]]] = [
-    (
-        CLASSIFIER,
-        {"heads": {"kind": "label_attention"}, "backbone": {"pooling": "last"}},
-        "backbone.pooling is last, but heads.kind is label_attention: set backbone.pooling to mean",
-        {"backbone": {"pooling": "mean"}},
-    ),
     (CLASSIFIER, {"gate": {"top_k": 3}}, "gate.top_k is 3, but soft gates have 2 groups", {"gate": {"top_k": 2}}),
     (
         CLASSIFIER,

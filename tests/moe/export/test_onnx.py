@@ -34,7 +34,6 @@ from moe.export.selection import ExportSource, load_export_source
 from moe.inference.calibration import TaskCalibration, write_calibration
 from moe.inference.load import LoadOptions, load
 from moe.inference.stream import predict_texts
-from moe.model.heads import HeadSettings
 from moe.runs.model_ref import resolve
 
 SHAPES = ((1, 1), (1, 9), (4, 5), (3, 16))
@@ -85,12 +84,6 @@ def test_onnx_graph_matches_torch_at_any_shape(source: ExportSource, exported: P
     names = read_json(exported / SPEC_FILE)["outputs"]
     for name, output in zip(names, session.run(names, inputs), strict=True):
         np.testing.assert_allclose(output, run_torch(source, inputs)[name], atol=1e-4)
-
-
-@pytest.mark.slow
-def test_onnx_graph_contains_heads_that_attend_to_tokens(tmp_path: Path) -> None:
-    source = save_and_load_mixture(tmp_path, shared=True, heads=HeadSettings(kind="label_attention"))
-    assert write_onnx(tmp_path / "onnx", source, overwrite=False).difference < 1e-4
 
 
 @pytest.mark.slow

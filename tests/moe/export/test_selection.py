@@ -19,7 +19,7 @@ from moe.export.selection import (
     pinned_update,
     single_expert_specs,
 )
-from moe.model.heads import Heads, HeadSettings, MixedHeads
+from moe.model.heads import Heads, MixedHeads
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,3 @@ def test_shared_expert_has_no_heads_of_its_own(source: ExportSource, tmp_path: P
     assert isinstance(averaged.model.heads, Heads)
     for name in ("news", "forum"):
         assert heads_for(averaged.model, AdapterSpec(name, {name: 1.0})) is averaged.model.heads
-
-
-def test_heads_that_attend_to_tokens_are_refused_for_adapters_and_merged_weights(tmp_path: Path) -> None:
-    source = save_and_load_mixture(tmp_path, heads=HeadSettings(kind="label_attention"))
-    with pytest.raises(Fault, match=r"label_attention.*--to graph"):
-        heads_for(source.model, single_expert_specs(source.model, ("news",))[0])

@@ -102,7 +102,6 @@ def test_temperature_is_part_of_the_head(tmp_path: Path, monkeypatch: pytest.Mon
         ("llama", "mean", PLAIN, "pooling: last"),
         ("llama", "last", HeadSettings(), "heads.bias: false"),
         ("llama", "last", HeadSettings(kind="mlp"), "heads.kind: linear"),
-        ("llama", "last", HeadSettings(kind="label_attention"), "heads.kind: linear"),
     ],
 )
 def test_model_that_such_a_classifier_cannot_compute_is_rejected(

@@ -9,7 +9,6 @@ from moe.model.heads import (
     HeadSettings,
     LabelTables,
     MixedHeads,
-    TokenStates,
     head_key,
     mask_logits,
     pool,
@@ -29,46 +28,11 @@ def test_last_pooling_follows_the_mask_with_padding_on_either_side() -> None:
     torch.testing.assert_close(pool(STATES, MASK, "last"), torch.stack([STATES[0, 1], STATES[1, 2], STATES[2, 2]]))
 
 
-def test_label_attention_starts_as_a_linear_head_on_the_mean() -> None:
-    linear, attending = (
-        Heads(2, HEADS, HeadSettings(kind=kind), polarity=True, seed=5).eval() for kind in ("linear", "label_attention")
-    )
-    pooled = pool(STATES, MASK, "mean")
-    expected, out = linear(pooled), attending(pooled, tokens=TokenStates(STATES, MASK))
-    for head in HEADS:
-        torch.testing.assert_close(out.logits[head], expected.logits[head])
-    torch.testing.assert_close(out.polarity, expected.polarity)
-
-
 def test_linear_heads_without_bias_are_a_product_with_the_state() -> None:
     heads = Heads(2, HEADS, HeadSettings(bias=False), polarity=False).eval()
     pooled = pool(STATES, MASK, "mean")
     assert not any("bias" in name for name in heads.state_dict())
     torch.testing.assert_close(heads(pooled).logits["x-y"], pooled @ heads.state_dict()["classes.x-y.1.weight"].T)
-
-
-def test_label_attention_reads_the_tokens_that_a_label_attends_to() -> None:
-    heads = Heads(2, {"x-y": ("x", "y")}, HeadSettings(kind="label_attention"), polarity=False).eval()
-    layer = heads.classes["x-y"][-1]
-    with torch.no_grad():
-        layer.queries.copy_(torch.tensor([[100.0, 0.0], [-100.0, 0.0]]))  # the largest state, and the smallest
-    out = heads(pool(STATES, MASK, "mean"), tokens=TokenStates(STATES, MASK)).logits["x-y"]
-    first, last = STATES[[0, 1, 2], [0, 0, 1]], STATES[[0, 1, 2], [1, 2, 2]]
-    weight, bias = layer.weight, layer.bias
-    torch.testing.assert_close(out, torch.stack([last @ weight[0] + bias[0], first @ weight[1] + bias[1]], 1))
-
-
-def test_label_attention_ignores_padding_and_gives_the_pooled_state_and_its_queries_a_gradient() -> None:
-    heads = Heads(2, {"x-y": ("x", "y")}, HeadSettings(kind="label_attention"), polarity=False).eval()
-    pooled = pool(STATES, MASK, "mean").requires_grad_()
-    out = heads(pooled, tokens=TokenStates(STATES, MASK)).logits["x-y"]
-    padded = torch.where(MASK[..., None].bool(), STATES, 1e6)
-    torch.testing.assert_close(heads(pooled, tokens=TokenStates(padded, MASK)).logits["x-y"], out)
-    out[:, 0].sum().backward()
-    layer = heads.classes["x-y"][-1]
-    torch.testing.assert_close(pooled.grad, layer.weight[0].expand(3, 2))
-    assert layer.queries.grad[0].any()
-    assert not layer.queries.grad[1].any()
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])

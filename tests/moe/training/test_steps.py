@@ -120,21 +120,6 @@ def test_reloaded_mixture_predicts_the_same(run: Workspace, tmp_path: Path) -> N
     torch.testing.assert_close(probabilities(copy), probabilities(run.out / "moe-joint"), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("merge", ["averaged", "per_expert"])
-def test_label_attention_is_trained_merged_saved_and_loaded(make_work: Make, merge: str) -> None:
-    work = train_all_steps(make_work(heads={"kind": "label_attention", "merge": merge}))
-    expert = load_file(work.expert_folder("news") / "heads.safetensors")
-    assert any(tensor.any() for key, tensor in expert.items() if key.endswith(".queries"))
-    stored = load_file(work.out / "moe-joint" / "heads.safetensors")
-    model, card = read_mixture(work.out / "moe-joint")
-    assert card.heads.kind == "label_attention"
-    assert {key for key in stored if key.endswith(".queries")}
-    for key, tensor in model.heads.state_dict().items():
-        assert torch.equal(tensor, stored[key])
-    before = load_file(work.out / "moe-init" / "heads.safetensors")
-    assert any(not torch.equal(stored[key], before[key]) for key in stored if key.endswith(".queries"))
-
-
 def test_result_names_the_best_mixture_by_validation(run: Workspace) -> None:
     result = json.loads((run.out / "result.json").read_text())
     scores = {name: metrics["macro_f1"] for name, metrics in result["validation"].items()}

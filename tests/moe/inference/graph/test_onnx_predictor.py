@@ -73,8 +73,6 @@ def assert_equal_scores(
         ({"gate": GateSettings(kind="team", init="centroid", queries=0), "experts": 2}, 1),
         ({"gate": GateSettings(kind="hard", init="arrow"), "experts": 2, "shared": True}, 0),
         ({"gate": GateSettings(init="phatgoose", hidden=0)}, 1),
-        ({"shared": True, "heads": HeadSettings(kind="label_attention"), "experts": 2}, 1),
-        ({"heads": HeadSettings(kind="label_attention", merge="averaged")}, 0),
         ({"gate": GateSettings(temperature=0.1), "heads": HeadSettings(polarity_bound="clip", bias=False)}, 1),
     ],
 )
