@@ -9,6 +9,8 @@ CPU_TOKEN_BUDGET = 1024
 """Tokens per batch in fp32 that fit a CPU's caches; also the smallest default budget."""
 BATCH_OVERHEAD = 1 / 16
 """Cost of a batch besides its tokens, as a share of the token budget: 64 tokens of 1,024 on a CPU."""
+MOST_BY_EXPERTS = 4096
+"""Texts that are grouped by experts together, unless the token budget alone allows more."""
 FOLD_TOKENS = 1024
 """Tokens that keep one expert for whose sake its weights are folded."""
 
@@ -34,9 +36,14 @@ def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np
     return np.split(order, cuts)
 
 
-def chunk_size_for(batch_tokens: int) -> int:
-    """Number of texts sorted by length together, for a token budget of a batch; it bounds how far a stream is read."""
-    return max(1, batch_tokens // 2)
+def chunk_size_for(batch_tokens: int, by_experts: bool = False) -> int:
+    """Number of texts sorted by length together, for a token budget of a batch; it bounds how far a stream is read.
+
+    Args:
+        by_experts: texts are also grouped by the experts that they keep, which takes more texts to fill batches.
+    """
+    size = max(1, batch_tokens // 2)
+    return max(size, min(4 * size, MOST_BY_EXPERTS)) if by_experts else size
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,8 @@ class Predictor(ABC):
 
     @property
     def chunk_size(self) -> int:
-        """Number of texts scored at a time; within a chunk, texts of similar length share a batch."""
-        return chunk_size_for(self.batch_tokens)
+        """Number of texts scored at a time; within a chunk, texts of similar length, and experts, share a batch."""
+        return chunk_size_for(self.batch_tokens, by_experts=self.routing != "soft")
 
     @property
     def max_length(self) -> int:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moe.inference.batches import BATCH_OVERHEAD, batch_by_tokens, cheapest_batches, plan_batches
+from moe.inference.batches import BATCH_OVERHEAD, batch_by_tokens, cheapest_batches, chunk_size_for, plan_batches
 
 COSTS = np.full(3, 0.1)
 
@@ -32,6 +32,22 @@ def test_sets_with_many_texts_have_batches_of_their_own_and_rare_ones_share() ->
     mixed = [batch for batch in plan_batches(lengths, active, COSTS, [True] * 3, tokens=250) if len(batch.experts) > 1]
     assert [batch.experts for batch in mixed] == [(0, 1, 2)], "one batch computes what any of its texts keeps"
     assert sorted(mixed[0].rows) == [98, 99, 100]
+
+
+def test_texts_scored_at_a_time_suffice_for_batches_of_each_pair_of_experts() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.gamma(4, 7, 4096).astype(int), 5, 128)  # (N,), as of headlines
+    first = rng.integers(0, 5, 4096)  # (N,)
+    active = np.arange(5) == first[:, None]  # (N, E)
+    active |= np.arange(5) == (first[:, None] + 1) % 5
+    few, many = chunk_size_for(1024), chunk_size_for(1024, by_experts=True)
+    computed = [
+        {len(batch.experts) for batch in plan_batches(lengths[:n], active[:n], np.full(5, 1 / 16), [False] * 5, 1024)}
+        for n in (few, many)
+    ]
+    assert max(computed[0]) == 5, "pairs with few texts share batches"
+    assert computed[1] == {2}
+    assert [chunk_size_for(n, by_experts=True) for n in (1024, 4096, 16384, 1)] == [2048, 4096, 8192, 4]
 
 
 def test_texts_that_keep_no_expert_never_share_a_batch_that_promises_a_single_one() -> None:
