@@ -29,8 +29,8 @@ def measurements(args: argparse.Namespace, texts: Sequence[str]) -> Iterator[Ite
             yield measure_inference(texts, dtype, args.rounds)
         if "training" in args.only:
             yield measure_training(texts[:96], dtype, -(-args.rounds // 2))
-    if "pipeline" in args.only:
-        yield measure_pipeline(texts[:300], -(-args.rounds // 3))
+        if "pipeline" in args.only:
+            yield measure_pipeline(texts[:300], dtype, -(-args.rounds // 3))
     if "growth" in args.only:
         yield measure_growth(texts)
     if "workers" in args.only:

@@ -106,16 +106,20 @@ def compare_peft(bare: Backbone, texts: Sequence[str], dtype: str, rounds: int) 
     )
 
 
-def measure_pipeline(texts: Sequence[str], rounds: int) -> Iterator[Ratio]:
-    """Compare with transformers' pipeline on one merged expert, at its default batch size and at 32."""
+def measure_pipeline(texts: Sequence[str], dtype: str, rounds: int) -> Iterator[Ratio]:
+    """Compare with transformers' pipeline in fp32 on one merged expert, at its default batch size and at 32.
+
+    Args:
+        dtype: of our frozen backbone.
+    """
     base = AutoModelForSequenceClassification.from_pretrained(shipped_folder(), num_labels=3)
     merged: Any = get_peft_model(base, peft_config()).merge_and_unload()
-    predictor = TorchPredictor(build_untrained(5, 16, 1, "auto"), "{text}", 128)
+    predictor = TorchPredictor(build_untrained(5, 16, 1, dtype), "{text}", 128)
     tokenizer: Any = predictor.tokenizer  # pipeline's overloads name other classes of tokenizers
     classify = pipeline(
         "text-classification", model=merged, tokenizer=tokenizer, device=predictor.model.backbone.device
     )
     for size, target in ((1, "≤ 1/4"), (32, "≤ 1/2.5")):
-        name = f"soft, E = 5, m = 1: transformers' pipeline, batch_size = {size}"
+        name = f"soft, E = 5, m = 1, {dtype}: transformers' pipeline, batch_size = {size}"
         other = partial(classify, list(texts), batch_size=size)
         yield compare(name, lambda: predictor.score(texts), other, target, rounds)
