@@ -1,14 +1,20 @@
 """Batches of texts: of similar length, and of texts that keep the same experts as far as that is cheaper."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+Outputs = dict[str, np.ndarray]
+"""Outputs of a batch, by name."""
+ForwardRows = Callable[[np.ndarray, Sequence[np.ndarray]], tuple[list[np.ndarray], list[Outputs]]]
 CPU_TOKEN_BUDGET = 1024
 """Tokens per batch in fp32 that fit a CPU's caches; also the smallest default budget."""
 BATCH_OVERHEAD = 1 / 16
 """Cost of a batch besides its tokens, as a share of the token budget: 64 tokens of 1,024 on a CPU."""
+HELD_BATCHES = 64
+"""Batches whose texts are grouped by experts together; until then their states after the trunk are held, those of at
+most 65,536 tokens in fp32 on a CPU."""
 MOST_BY_EXPERTS = 4096
 """Texts that are grouped by experts together, unless the token budget alone allows more."""
 FOLD_TOKENS = 1024
@@ -34,6 +40,26 @@ def batch_by_tokens(lengths: Sequence[int] | np.ndarray, tokens: int) -> list[np
             cuts.append(position)
             start = position
     return np.split(order, cuts)
+
+
+def forward_in_groups(batches: Sequence[np.ndarray], forward: ForwardRows) -> tuple[list[np.ndarray], list[Outputs]]:
+    """Run rows by `HELD_BATCHES` batches at a time, so that the states that they hold fit into memory.
+
+    Args:
+        batches: row indices of each batch.
+        forward: takes rows (n,) and batches of their indices, and returns the batches that were run, and their outputs.
+
+    Returns:
+        Row indices and outputs of each batch that was run.
+    """
+    planned, outputs = list[np.ndarray](), list[Outputs]()
+    for start in range(0, len(batches), HELD_BATCHES):
+        group = batches[start : start + HELD_BATCHES]
+        rows, ends = np.concatenate(group), np.cumsum([len(batch) for batch in group])  # (n,), (batches,)
+        parts, values = forward(rows, np.split(np.arange(len(rows)), ends[:-1]))
+        planned += [rows[part] for part in parts]
+        outputs += values
+    return planned, outputs
 
 
 def chunk_size_for(batch_tokens: int, by_experts: bool = False) -> int:

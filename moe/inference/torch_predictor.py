@@ -18,7 +18,14 @@ from experts.domain import LabelSpace
 from experts.gated_linear import in_out_features
 from moe.data.collator import encode_windows, long_targets
 from moe.data.polarity import find_sign
-from moe.inference.batches import BATCH_OVERHEAD, CPU_TOKEN_BUDGET, FOLD_TOKENS, batch_by_tokens, plan_batches
+from moe.inference.batches import (
+    BATCH_OVERHEAD,
+    CPU_TOKEN_BUDGET,
+    FOLD_TOKENS,
+    batch_by_tokens,
+    forward_in_groups,
+    plan_batches,
+)
 from moe.inference.calibration import Calibration
 from moe.inference.predictor import Predictor
 from moe.inference.spec import DomainInferenceSpec, InferenceSpec, TaskInferenceSpec
@@ -180,7 +187,10 @@ class TorchPredictor(Predictor):
         allowed = self.pinned_experts([pin[i] for i in text_index]) if pin else None  # (W, E)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
         if self._splits_by_experts(ids, allowed):
-            batches, outputs = self._forward_by_experts(ids, batches, allowed)
+            batches, outputs = forward_in_groups(
+                batches,
+                lambda rows, group: self._forward_by_experts([ids[i] for i in rows], group, _select(allowed, rows)),
+            )
         else:
             outputs = self._forward_in_order(ids, batches, allowed)
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching

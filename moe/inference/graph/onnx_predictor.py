@@ -18,6 +18,7 @@ from moe.inference.batches import (
     FOLD_TOKENS,
     ExpertBatch,
     batch_by_tokens,
+    forward_in_groups,
     plan_batches,
 )
 from moe.inference.calibration import Calibration
@@ -174,7 +175,9 @@ class OnnxPredictor(Predictor):
         domain = np.array([self.domain_index.get(pin[i] or "", -1) if pin else -1 for i in text_index])  # (W,)
         batches = batch_by_tokens([len(window) for window in ids], self.batch_tokens)
         if self._splits_by_experts(ids, domain):
-            batches, outputs = self._forward_by_experts(ids, batches, domain)
+            batches, outputs = forward_in_groups(
+                batches, lambda rows, group: self._forward_by_experts([ids[i] for i in rows], group, domain[rows])
+            )
         else:
             outputs = [self._forward([ids[i] for i in batch], domain[batch]) for batch in batches]
         order = np.argsort(np.concatenate(batches))  # (W,), undoes the batching

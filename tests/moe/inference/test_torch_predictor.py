@@ -8,7 +8,7 @@ import torch
 from conftest import Make, family_params, save_backbone
 from mixtures import random_mixture
 
-from moe.inference import torch_predictor
+from moe.inference import batches, torch_predictor
 from moe.inference.torch_predictor import TorchPredictor
 from moe.inference.windows import Scores
 from moe.model.backbone import load_backbone
@@ -81,6 +81,24 @@ def test_pruned_scores_do_not_depend_on_the_batch_in_any_family(
     model = sharpen(random_mixture(load_backbone(work.run.backbone), work, experts=2), 1.0)
     predictor = predictor_of(model, "pruned")
     assert_close(predictor.score(TEXTS), one_by_one(predictor, TEXTS))
+
+
+@pytest.mark.parametrize("routing", ["pruned", "hard"])
+def test_scores_do_not_depend_on_how_many_batches_are_held_at_once(
+    routing: Routing, make_work: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = make_work(backbone={"trunk_depth": 1})
+    model = sharpen(random_mixture(load_backbone(work.run.backbone), work, experts=2, shared=True), 1.0)
+    predictor, pin = predictor_of(model, routing), [None, "news", "forum"] * 20
+    expected = [predictor.score(TEXTS), predictor.score(TEXTS, pin)]
+    held = []
+    forward = predictor._forward_by_experts
+    monkeypatch.setattr(batches, "HELD_BATCHES", 2)
+    monkeypatch.setattr(predictor, "_forward_by_experts", lambda *rest: held.append(len(rest[1])) or forward(*rest))
+    for pinned, scores in zip((None, pin), expected, strict=True):
+        assert_close(predictor.score(TEXTS, pinned), scores)
+    assert len(held) > 4
+    assert max(held) == 2
 
 
 def test_pruning_changes_scores_of_texts_with_small_weights_only(make_work: Make) -> None:

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from experts.atomic_io import read_json, sha256_of, write_json, write_manifest
 from experts.errors import Fault
 from moe.export.graph import write_graph
+from moe.inference import batches
 from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.graph.session import GraphSession
 from moe.inference.graph.spec import GRAPH_FILE, GRAPH_FOLDER, SPEC_FILE
@@ -122,7 +123,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_mixture(tmp_path_factory.mktemp("graph"), shared=True)
 
 
-def test_graph_computes_only_the_experts_that_a_batch_keeps(tmp_path: Path) -> None:
+def test_graph_computes_only_the_experts_that_a_batch_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_mixture(tmp_path, gate=GateSettings(prune=0.3, init="centroid"), experts=2, shared=True)
     session = GraphSession(folder, threads=1)
     complete, soft = OnnxPredictor(session), OnnxPredictor(session, batch_tokens=16)
@@ -131,6 +132,10 @@ def test_graph_computes_only_the_experts_that_a_batch_keeps(tmp_path: Path) -> N
         ours = OnnxPredictor(session, routing, batch_tokens=16)
         changed = ours.score(TEXTS).logits
         assert ours.routing_count.skipped_share > 0
+        with monkeypatch.context() as patch:
+            patch.setattr(batches, "HELD_BATCHES", 1)
+            apart = ours.score(TEXTS).logits
+        assert all(np.allclose(changed[name], apart[name], atol=1e-4) for name in changed)
         alone = OnnxPredictor(session, routing).score(TEXTS).logits  # the complete graph
         assert all(np.allclose(changed[name], alone[name], atol=1e-4) for name in changed)
         assert not all(np.allclose(changed[name], complete.score(TEXTS).logits[name], atol=1e-3) for name in changed)
