@@ -101,7 +101,7 @@ def backbone_settings(bench: Bench, precision: Precision) -> BackboneSettings:
     )
 
 
-def token_batches(ids: Tensor, size: int, device: torch.device) -> list[Batch]:
+def equal_batches(ids: Tensor, size: int, device: torch.device) -> list[Batch]:
     """Return token ids (N, T) as batches on a device, without padding."""
     return [(part.to(device), torch.ones_like(part, device=device)) for part in ids.split(size)]
 

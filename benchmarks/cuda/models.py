@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import torch
 from paired_timing import load_texts
+from scale import SHAPES as LARGE
+from scale import VOCABULARY
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -33,6 +35,7 @@ from router.gate_settings import GateSettings
 
 Size = Literal["full", "toy"]
 DOMAINS = ("news", "forum", "macro", "micro", "quant")
+ENCODER, DECODER = LARGE["encoder"], LARGE["decoder"]
 ShapeName = Literal["bert", "llama", "bert-110m", "llama-1b", "glm-9b"]
 SHAPES: dict[ShapeName, tuple[str, dict[str, int]]] = {
     "bert": (
@@ -49,27 +52,8 @@ SHAPES: dict[ShapeName, tuple[str, dict[str, int]]] = {
             "intermediate_size": 1408,
         },
     ),
-    "bert-110m": (
-        "bert",
-        {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            "vocab_size": 30522,
-        },
-    ),
-    "llama-1b": (
-        "llama",
-        {
-            "hidden_size": 2048,
-            "num_hidden_layers": 22,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 4,
-            "intermediate_size": 5632,
-            "vocab_size": 32000,
-        },
-    ),
+    "bert-110m": (ENCODER[0], ENCODER[1] | {"num_attention_heads": 12, "vocab_size": VOCABULARY}),
+    "llama-1b": (DECODER[0], DECODER[1] | {"vocab_size": VOCABULARY}),
     "glm-9b": (
         "glm4",
         {

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from inference_speed import EXPERTS, RANK, backbone_settings, describe, peft_lora, token_batches
+from inference_speed import EXPERTS, RANK, backbone_settings, describe, equal_batches, peft_lora
 from models import Bench
 from paired_timing import Ratio, build_untrained_with_card, compare
 from torch.distributed.device_mesh import init_device_mesh
@@ -39,7 +39,7 @@ def measure_training_speed(bench: Bench, quantized: bool) -> Iterator[dict[str, 
 
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(10, 900, (texts, length), generator=random)  # (N, T)
-    batches = token_batches(ids, texts, torch.device(bench.device))
+    batches = equal_batches(ids, texts, torch.device(bench.device))
     plain, single = build(), PeftStep(batches, "bfloat16", settings, peft_lora())
 
     def compared(name: str, step: Callable[[], None], other: Callable[[], None]) -> dict[str, Any]:
