@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ready_figures import UNSEEN, Figure
 
 from moe.checkpoints.mixture_card import MixtureCard
+from moe.data.distilled.soft_labels import read_soft_rows
 from moe.runs.workspace import Workspace
 
 SOURCES = {
@@ -34,6 +35,17 @@ UNLABELLED = (
     "for the router only",
     "MIT",
 )
+LABELLED_BY_TEACHER = {
+    "news": (
+        "texts that the teacher labelled: sentences of FinEntity, sentences of company reports in "
+        "[FinQA](https://github.com/czyssrs/FinQA) (Chen et al., EMNLP 2021), "
+        "[ConvFinQA](https://github.com/czyssrs/ConvFinQA) (Chen et al., EMNLP 2022) and "
+        "[TAT-QA](https://github.com/NExTplusplus/TAT-QA) (Zhu et al., ACL 2021), and statements of our program",
+        "ODC-BY 1.0, MIT, CC BY 4.0, Apache-2.0",
+    ),
+    "forum": ("texts that the teacher labelled: tweets of stocknet-dataset", "MIT"),
+}
+"""Source and licence of each domain's texts for the teacher, if there is one."""
 NAMES = {"fpb.csv": "Financial PhraseBank", "stockemotions.csv": "StockEmotions", "fiqa_sa.csv": "FiQA"}
 
 HEAD = """---
@@ -55,6 +67,11 @@ for that company. The package ships it:
 moe infer "Profit rose 20% in the third quarter."
 moe infer --target Apple --target Microsoft "Apple gains as Microsoft slips"
 ```
+"""
+
+TEACHER = """**Teacher:** one LoRA on the frozen [all-mpnet-base-v2](https://huggingface.co/sentence-transformers/all-mpnet-base-v2)
+(109 M parameters, Apache-2.0), trained on rows of `headlines`, `statements`, `tweets` and `posts`, and on nothing else.
+It gave the training texts of these tasks and the texts without labels probabilities, which the mixture also learned.
 """
 
 USE = """## Intended use and limits
@@ -85,6 +102,7 @@ def format_card(
     own: Sequence[Figure],
     unseen: Sequence[Figure],
     seen: Mapping[str, int],
+    config: str,
     machine: str,
 ) -> str:
     """Format the card as Markdown, with the front matter that model hubs read.
@@ -95,6 +113,7 @@ def format_card(
         own: figures on held-out rows.
         unseen: figures on data that it never saw.
         seen: number of texts of each unseen data set that are near a training text.
+        config: name of the config's file.
         machine: on which it was trained.
     """
     run, rows = work.run, work.rows("train")["task"]
@@ -113,9 +132,11 @@ def format_card(
                 for task, (source, licence) in SOURCES.items()
             ),
             f"| – | {UNLABELLED[0]} | {UNLABELLED[1]} | {run.domains['forum'].max_unlabelled_rows:,} | |",
+            *teacher_rows(work),
             "",
+            *([] if run.distill is None else [TEACHER]),
             f"Seed {run.seed}; stage {card.stage}; trained with `python benchmarks/ready.py FOLDER` and "
-            f"`configs/ready.yaml` on {machine}. "
+            f"`configs/{config}` on {machine}. "
             f"Backbone weights: SHA-256 `{card.backbone.sha256}`. `manifest.json` lists the hash of every file.",
             "",
             "## Figures on held-out rows of these data sets",
@@ -132,6 +153,16 @@ def format_card(
             USE,
         ]
     )
+
+
+def teacher_rows(work: Workspace) -> Iterator[str]:
+    """Yield a row of the table of data for each domain whose texts a teacher labelled."""
+    if (distill := work.run.distill) is None:
+        return
+    for domain, (source, licence) in LABELLED_BY_TEACHER.items():
+        task = work.run.distilled_tasks(domain)[0]
+        soft = read_soft_rows(work.soft_file(domain, task), distill.of_labels(domain))
+        yield f"| – | {source} | {licence} | {int((~soft.labelled).sum()):,} | |"
 
 
 def _table(figures: Sequence[Figure]) -> Iterator[str]:

@@ -59,18 +59,21 @@ def run_all(
 
 
 @writes_run
-def train_all(work: Workspace) -> Path:
+def train_all(work: Workspace, resume: bool = False) -> Path:
     """Run all training steps without the comparison, which needs test rows.
+
+    Args:
+        resume: continue a step from its last checkpoint, and keep what is finished.
 
     Returns:
         folder of the best mixture; if there is a single expert, and so nothing to route, the expert's folder.
     """
     if work.run.distill is not None:
         label_texts(work)
-    experts = _train_experts(work)
+    experts = _train_experts(work, resume=resume)
     if len(experts) == 1:
         return experts[0]
-    _merge_and_train_router(work)
+    _merge_and_train_router(work, resume=resume)
     return best_model(work.out)
 
 

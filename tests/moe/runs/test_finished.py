@@ -56,6 +56,16 @@ def test_finished_shared_expert_is_kept_when_all_experts_are_trained(make_work: 
     assert "shared: finished earlier, kept; --overwrite trains it again" in capsys.readouterr().err
 
 
+def test_resumed_training_keeps_all_finished_steps_and_makes_the_missing_one(make_work: Make, copied: Path) -> None:
+    work = make_work(**SHARED_RUN)
+    shutil.rmtree(copied / "run" / JOINT.folder)
+    before = {path: path.stat().st_mtime_ns for path in (copied / "run").rglob("manifest.json")}
+    assert {copied / "run" / stage.folder / "manifest.json" for stage in (SHARED, WARMUP)} < before.keys()
+    train_all(work, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (copied / "run" / JOINT.folder / "manifest.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("over", "reason"),
     [
