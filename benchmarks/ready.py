@@ -103,9 +103,9 @@ def main() -> None:
 
 def write_statements(folder: Path) -> None:
     """Write the statements that a program makes, one file for each task of `STATEMENTS`."""
+    folder.mkdir(parents=True, exist_ok=True)
     for task, (name, rows) in STATEMENTS.items():
         table = generate_target_statements(rows, SEED) if name == "target" else generate_statements(name, rows, SEED)
-        folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{task}.csv").open("w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, list(table[0]), lineterminator="\n")
             writer.writeheader()

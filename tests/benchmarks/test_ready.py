@@ -67,6 +67,8 @@ def test_distilled_mixture_learns_its_teachers_answers_and_its_card_says_so(
     assert str(tmp_path) not in (tmp_path / "ready" / "config.yaml").read_text(encoding="utf-8")
     for domain, task in (("news", "headlines"), ("news", "statements"), ("forum", "tweets"), ("forum", "posts")):
         assert (tmp_path / "run" / "distilled" / domain / f"{task}.parquet").is_file()
+    log = (tmp_path / "run" / "logs" / "shared" / "log.jsonl").read_text(encoding="utf-8")
+    assert '"teacher": ' in log, "the stage has a loss of the teacher's answers"
 
 
 def test_files_of_statements_are_named_only_for_the_tasks_of_a_config(
