@@ -1,6 +1,7 @@
 """The teachers' answers on disk: one parquet file per part of texts, found again by teacher, request and text."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,8 @@ from experts.errors import Fault
 from moe.console import Meter, info, progress_bar
 from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
-from moe.distill.teacher import TaskRequest, Teacher, load_teacher
+from moe.distill.request import TaskRequest, Teacher, TeacherInput
+from moe.distill.teacher import load_teacher
 from moe.inference.bulk.ray import ray_is_installed, run_on_actors
 
 PART_ROWS, PAID_ROWS = 4096, 64
@@ -30,11 +32,13 @@ class AnswerStore:
     Args:
         folder: of all answers.
         teacher: fingerprint of the teacher.
+        key: see `Teacher.answer_key`.
         request: the task.
     """
 
     folder: Path
     teacher: str
+    key: str
     request: TaskRequest
     _rows: dict[str, int] = field(default_factory=dict)
     _answers: list[SoftLabels] = field(default_factory=list)
@@ -43,8 +47,7 @@ class AnswerStore:
     @property
     def parts(self) -> Path:
         """Folder of this teacher's answers to this request."""
-        request = "\0".join((self.request.domain, self.request.task, *self.request.labels, str(self.request.scored)))
-        return self.folder / f"{self.teacher}-{hashlib.sha256(request.encode()).hexdigest()[:8]}"
+        return self.folder / f"{self.teacher}-{hashlib.sha256(self.key.encode()).hexdigest()[:8]}"
 
     def refresh(self) -> None:
         """Read the parts that were written since; a damaged one is deleted, and its texts are answered again."""
@@ -69,21 +72,21 @@ class AnswerStore:
     def __len__(self) -> int:
         return sum(map(len, self._answers))
 
-    def missing(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts without an answer, each once."""
-        return [text for text in dict.fromkeys(texts) if text_key(text) not in self._rows]
+    def missing(self, inputs: Sequence[TeacherInput]) -> list[TeacherInput]:
+        """Return the inputs without an answer, each once."""
+        return [each for each in dict.fromkeys(inputs) if input_key(each) not in self._rows]
 
-    def of(self, texts: Sequence[str]) -> SoftLabels:
-        """Return the answers for texts that all have one."""
-        if not texts:
+    def of(self, inputs: Sequence[TeacherInput]) -> SoftLabels:
+        """Return the answers for inputs that all have one."""
+        if not inputs:
             return SoftLabels.empty(0, len(self.request.labels))
-        places = np.array([self._rows[text_key(text)] for text in texts])  # (N,)
+        places = np.array([self._rows[input_key(each)] for each in inputs])  # (N,)
         probabilities = np.concatenate([part.probabilities for part in self._answers])  # (M, K)
         return SoftLabels(probabilities[places], np.concatenate([part.scores for part in self._answers])[places])
 
-    def write(self, texts: Sequence[str], answers: SoftLabels) -> None:
-        """Write the answers for some texts as a part, completely or not at all."""
-        keys = [text_key(text) for text in texts]
+    def write(self, inputs: Sequence[TeacherInput], answers: SoftLabels) -> None:
+        """Write the answers for some inputs as a part, completely or not at all."""
+        keys = list(map(input_key, inputs))
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
         table = pa.table(
             {
@@ -96,9 +99,10 @@ class AnswerStore:
             pq.write_table(table, temporary, compression="zstd")
 
 
-def text_key(text: str) -> str:
-    """Hash under which the answer for a text is stored."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+def input_key(given: TeacherInput) -> str:
+    """Hash under which the answer for a text, or for an entity of it, is stored."""
+    content = given.text if given.target is None else json.dumps(given)  # the pair, without a separator to imitate
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -119,17 +123,17 @@ class Labelling:
 
 
 def answer_texts(
-    settings: TeacherSettings, teacher: Teacher, request: TaskRequest, texts: Sequence[str], how: Labelling
+    settings: TeacherSettings, teacher: Teacher, request: TaskRequest, inputs: Sequence[TeacherInput], how: Labelling
 ) -> SoftLabels:
-    """Return a teacher's answers for texts; those that were answered before are read from disk.
+    """Return a teacher's answers for inputs; those that were answered before are read from disk.
 
     Args:
         settings: of the teacher, with which other processes load it.
         teacher: loaded in this process.
     """
-    store = AnswerStore(how.folder, teacher.fingerprint, request)
+    store = AnswerStore(how.folder, teacher.fingerprint, teacher.answer_key(request), request)
     store.refresh()
-    if todo := store.missing(texts):
+    if todo := store.missing(inputs):
         size = PART_ROWS if settings.endpoint is None else PAID_ROWS
         parts = [todo[start : start + size] for start in range(0, len(todo), size)]
         with_ray = how.engine == "ray" and ray_is_installed()
@@ -137,7 +141,7 @@ def answer_texts(
         with progress_bar(f"{teacher.name} on {request.task}", len(todo), "text") as meter:
             _advance(predict(store, parts), meter)
         store.refresh()
-    return store.of(texts)
+    return store.of(inputs)
 
 
 def _advance(counts: Iterator[int], meter: Meter) -> None:
@@ -145,17 +149,22 @@ def _advance(counts: Iterator[int], meter: Meter) -> None:
         meter.advance(count)
 
 
-def _answer_here(teacher: Teacher, store: AnswerStore, parts: Sequence[Sequence[str]]) -> Iterator[int]:
+def _answer_here(teacher: Teacher, store: AnswerStore, parts: Sequence[Sequence[TeacherInput]]) -> Iterator[int]:
     for part in parts:
-        store.write(part, teacher.answer(part, store.request))
+        _answer_part(teacher, store, part)
         yield len(part)
 
 
+def _answer_part(teacher: Teacher, store: AnswerStore, part: Sequence[TeacherInput]) -> None:
+    texts, targets = [each.text for each in part], [each.target for each in part]
+    store.write(part, teacher.answer(texts, store.request, targets if store.request.targeted else None))
+
+
 def _answer_with_ray(
-    settings: TeacherSettings, how: Labelling, store: AnswerStore, parts: Sequence[Sequence[str]]
+    settings: TeacherSettings, how: Labelling, store: AnswerStore, parts: Sequence[Sequence[TeacherInput]]
 ) -> Iterator[int]:
-    items = [{"texts": list(part)} for part in parts]
-    arguments = (settings, AnswerStore(store.folder, store.teacher, store.request))
+    items = [{"texts": [each.text for each in part], "targets": [each.target or "" for each in part]} for part in parts]
+    arguments = (settings, AnswerStore(store.folder, store.teacher, store.key, store.request))
     return run_on_actors(PartAnswerer, arguments, items, how.workers, how.threads or 1, _row_count)
 
 
@@ -181,8 +190,11 @@ class PartAnswerer:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[int]]:
         """Answer the part of a batch, which holds one, and return its number of texts."""
         counts = []
-        for texts in batch["texts"]:
-            part = [str(text) for text in texts]
-            self.store.write(part, self.teacher.answer(part, self.store.request))
+        for texts, targets in zip(batch["texts"], batch["targets"], strict=True):
+            part = [
+                TeacherInput(str(text), str(target) if self.store.request.targeted else None)
+                for text, target in zip(texts, targets, strict=True)
+            ]
+            _answer_part(self.teacher, self.store, part)
             counts.append(len(part))
         return {"rows": counts}

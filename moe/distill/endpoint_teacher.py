@@ -9,6 +9,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 from rich.markup import escape
@@ -22,7 +23,7 @@ from moe.console import info
 from moe.data.distilled.soft_labels import SoftLabels
 from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.data.schema import AugmentSettings
-from moe.distill.request import TaskRequest, Teacher, fingerprint_of, no_scores, polarity_of
+from moe.distill.request import TaskRequest, Teacher, TeacherInput, fingerprint_of, no_scores, polarity_of
 from moe.extras import check_extra
 from moe.qa.answer_parsing import parse_choice
 
@@ -32,6 +33,7 @@ NO_LABEL = "no label in the response"
 _LETTERS = string.ascii_uppercase
 _LETTER = re.compile(r"\W*([A-Z])(?:\W*|\s*[).:][^\n]*)|(?s:.*)\b([A-Z])\W*")
 """A response that is a letter, is a line that begins with one as in `B: neutral`, or ends with one."""
+_PLACEHOLDER = re.compile(r"\{(domain|labels|target|text)\}")
 _SPACES = string.whitespace + "▁Ġ"
 _SMALLEST = 1e-9
 _REMEDY = "check the server, then run the same command again: answers that were saved are not requested again"
@@ -67,7 +69,18 @@ class EndpointTeacher(Teacher):
         )
         self.failures: Counter[str] = Counter()
 
-    def answer(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
+    def can_answer(self, request: TaskRequest) -> bool:
+        """True: `target_prompt` names the entity."""
+        return True
+
+    def answer_key(self, request: TaskRequest) -> str:
+        """That of every teacher, and the prompt about entities where it is used."""
+        key = super().answer_key(request)
+        return f"{key}\0{self._settings.target_prompt}" if request.targeted else key
+
+    def answer(
+        self, texts: Sequence[str], request: TaskRequest, targets: Sequence[str | None] | None = None
+    ) -> SoftLabels:
         """Return soft labels of texts (N); see `Teacher.answer`.
 
         Raises:
@@ -77,7 +90,8 @@ class EndpointTeacher(Teacher):
         labels = self._offered(request)
         probabilities = np.full((len(texts), len(labels)), np.nan, dtype=np.float32)
         client = EndpointClient(self._endpoint, self._request_settings(), self._logprobs)
-        prompts = ((str(row), self._messages(text, request.domain, labels)) for row, text in enumerate(texts))
+        inputs = map(TeacherInput, texts, repeat(None) if targets is None else targets)
+        prompts = ((str(row), self._messages(each, request.domain, labels)) for row, each in enumerate(inputs))
         try:
             for row, response in complete_all(
                 client, prompts, self._settings.concurrency, remedy=_REMEDY, allow_refused=True
@@ -105,10 +119,13 @@ class EndpointTeacher(Teacher):
         names = {target: label for label, target in self._settings.labels.items()}
         return [names.get(label, label) for label in request.labels]
 
-    def _messages(self, text: str, domain: str, labels: Sequence[str]) -> list[dict[str, str]]:
+    def _messages(self, given: TeacherInput, domain: str, labels: Sequence[str]) -> list[dict[str, str]]:
         choices = "\n".join(f"{letter}: {label}" for letter, label in zip(_LETTERS, labels, strict=False))
-        frame = self._settings.prompt.replace("{domain}", domain).replace("{labels}", choices)
-        return [{"role": "user", "content": frame.replace("{text}", marked_text(text))}]
+        values = {"domain": domain, "labels": choices, "text": marked_text(given.text)}
+        if given.target is not None:
+            values["target"] = given.target
+        template = self._settings.prompt if given.target is None else self._settings.target_prompt
+        return [{"role": "user", "content": _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)}]
 
     def _probabilities(self, response: Completion, labels: Sequence[str]) -> np.ndarray:
         """Probabilities of the labels (K,); NaN without an answer, which is counted."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 from rich.markup import escape
 
 from experts.errors import Fault
@@ -21,9 +22,10 @@ from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.data.formats.readers import read_texts
 from moe.distill.answers import Labelling, answer_texts
 from moe.distill.overlap import remove_near_duplicates
+from moe.distill.request import TaskRequest, Teacher, TeacherInput
 from moe.distill.results import DistilledTask, DistillReport, TeacherResult
 from moe.distill.selection import select_texts
-from moe.distill.teacher import TaskRequest, Teacher, load_teacher
+from moe.distill.teacher import load_teacher
 from moe.evaluation.calibration.temperature import TaskLogits, choose_temperature
 from moe.evaluation.metrics import classification
 from moe.inference.bulk.storage import list_files, local_copy
@@ -92,8 +94,8 @@ def label_texts(
         threads: of each actor, 1 by default.
 
     Raises:
-        Fault: if the config has no `distill`, a teacher or a text cannot be read, or a teacher does not know a task's
-            labels.
+        Fault: if the config has no `distill`, a teacher or a text cannot be read, or a teacher does not know the labels
+            of a task without a target. One that cannot answer about entities labels the other tasks alone.
     """
     settings = _settings(work)
     work.check_labelled()
@@ -197,64 +199,76 @@ def _label_task(
     overwrite: bool,
 ) -> DistilledTask:
     """Label the texts of one task, unless its file was made of the same."""
-    settings, labels = _settings(work), work.run.tasks_of(domain)[task].labels
-    splits = work.prepared(domain)[task].splits
+    settings, its = _settings(work), work.run.tasks_of(domain)[task]
+    labels, splits = its.labels, work.prepared(domain)[task].splits
     train, validation = splits["train"], splits["validation"]
-    request = TaskRequest(domain, task, labels, any(score is not None for score in train["score"]))
+    scored = any(score is not None for score in train["score"])
+    request = TaskRequest(domain, task, labels, scored, its.has_target)
     path = work.soft_file(domain, task)
-    unlabelled, labelled = texts.texts(), list(dict.fromkeys(train["text"])) if settings.labelled else []
-    origin = _origin(work.run, domain, task, teachers, [*unlabelled, "", *labelled, "", *validation["text"]])
+    unlabelled = [] if its.has_target else list(map(TeacherInput, texts.texts()))  # these come without an entity
+    labelled = list(dict.fromkeys(_inputs(train))) if settings.labelled else []
+    origin = _origin(work.run, domain, task, teachers, (unlabelled, labelled, _inputs(validation)))
     if not overwrite and (made := read_origin(path)) is not None and parse_json(made)["of"] == origin:
         return DistilledTask.model_validate(parse_json(made)["report"])
     known = [label >= 0 for label in validation["label"]]
     truth = np.array([label for label in validation["label"] if label >= 0], dtype=int)  # (V,)
-    checked = [text for text, has in zip(validation["text"], known, strict=True) if has]
+    checked = [each for each, has in zip(_inputs(validation), known, strict=True) if has]
     if settings.most is not None and settings.select == "random" and len(unlabelled) > settings.most:
         sample = np.random.default_rng(settings.seed).permutation(len(unlabelled))[: settings.most]
         unlabelled = [unlabelled[i] for i in np.sort(sample)]
-    results, free, own, held_out = [], [], [], []
+    inputs = [*unlabelled, *labelled, *checked]
+    results, cooled = [], []
     for each in teachers:
-        answers = answer_texts(each.settings, each.teacher, request, [*unlabelled, *labelled, *checked], how)
-        ends = np.cumsum([len(unlabelled), len(labelled)])
-        validated = answers[ends[1] :]
-        temperature, remark = _temperature(validated, truth, settings)
-        results.append(_teacher_result(each.teacher.name, validated, truth, labels, temperature, remark))
-        cooled = _at_temperature(answers, temperature)
-        free.append(cooled[: ends[0]])
-        own.append(cooled[ends[0] : ends[1]])
-        held_out.append(cooled[ends[1] :])
-    pooled = _mean(free)
-    selected = select_texts(pooled, settings.most, settings.select, settings.seed)
-    answers = _concatenate([pooled[selected], _mean(own)])
+        if each.teacher.can_answer(request):
+            answers = answer_texts(each.settings, each.teacher, request, inputs, how)
+            validated = answers[len(inputs) - len(checked) :]
+            temperature, remark = _temperature(validated, truth, settings)
+            results.append(_teacher_result(each.teacher.name, validated, truth, labels, temperature, remark))
+            cooled.append(_at_temperature(answers, temperature))
+    pooled = _mean(cooled) if cooled else SoftLabels.empty(len(inputs), len(labels))
+    ends = np.cumsum([len(unlabelled), len(labelled)])
+    selected = select_texts(pooled[: ends[0]], settings.most, settings.select, settings.seed)
+    used = np.concatenate([selected, np.arange(*ends)])  # (N,)
     rows = SoftRows(
-        texts=[*(unlabelled[i] for i in selected), *labelled],
-        labelled=np.arange(len(selected) + len(labelled)) >= len(selected),
-        answers=answers,
+        texts=[inputs[i].text for i in used],
+        targets=[inputs[i].target for i in used],
+        labelled=np.arange(len(used)) >= len(selected),
+        answers=pooled[used],
     )
-    together = _teacher_result("together", _mean(held_out), truth, labels, 1.0, None)
+    together = _teacher_result("together", pooled[ends[1] :], truth, labels, 1.0, None)
     report = DistilledTask(
         domain=domain,
         task=task,
-        read=texts.read,
-        near_held_out=texts.removed,
-        unlabelled=int(answers.answered[: len(selected)].sum()),
-        labelled=int(answers.answered[len(selected) :].sum()),
+        read=0 if its.has_target else texts.read,
+        near_held_out=0 if its.has_target else texts.removed,
+        unlabelled=int(rows.answers.answered[~rows.labelled].sum()),
+        labelled=int(rows.answers.answered[rows.labelled].sum()),
         teachers=results,
-        together=together if len(teachers) > 1 else None,
+        together=together if len(results) > 1 else None,
         confidence=_confidence(pooled[selected]),
         file=str(path),
     )
     write_soft_rows(path, rows, json.dumps({"of": origin, "report": report.model_dump(mode="json")}))
-    info(escape(f"{task}: {report.unlabelled:,} unlabelled and {report.labelled:,} labelled texts → {path}"))
+    answered = f"{report.unlabelled:,} unlabelled and {report.labelled:,} labelled texts → {path}"
+    info(escape(f"{task}: {answered if results else 'no teacher answers about entities with these labels'}"))
     return report
 
 
+def _inputs(rows: Dataset) -> list[TeacherInput]:
+    return list(map(TeacherInput, rows["text"], rows["target"]))
+
+
 def _origin(
-    run: RunSettings, domain: str, task: str, teachers: Sequence[LoadedTeacher], texts: Sequence[str]
+    run: RunSettings,
+    domain: str,
+    task: str,
+    teachers: Sequence[LoadedTeacher],
+    groups: Sequence[Sequence[TeacherInput]],
 ) -> dict[str, object]:
-    """Everything that the soft labels of a task depend on."""
+    """Everything that the soft labels of a task depend on, given groups of what the teachers answer."""
     assert run.distill is not None
-    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
+    parts = [part for group in groups for each in [TeacherInput(""), *group] for part in each if part is not None]
+    digest = hashlib.sha256("\0".join(parts[1:]).encode("utf-8", "surrogatepass"))
     settings, names = run.distill.of_labels(domain), [each.teacher.fingerprint for each in teachers]
     labels = list(run.tasks_of(domain)[task].labels)
     return {"settings": settings, "teachers": names, "labels": labels, "texts": digest.hexdigest()}
@@ -297,12 +311,6 @@ def _nanmean(values: np.ndarray) -> np.ndarray:
     counts = has.sum(0)
     sums: np.ndarray = np.where(has, values, 0).sum(0) / np.maximum(counts, 1)
     return np.where(counts > 0, sums, np.nan).astype(np.float32)
-
-
-def _concatenate(parts: Sequence[SoftLabels]) -> SoftLabels:
-    return SoftLabels(
-        np.concatenate([part.probabilities for part in parts]), np.concatenate([part.scores for part in parts])
-    )
 
 
 def _confidence(answers: SoftLabels) -> float | None:

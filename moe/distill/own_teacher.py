@@ -23,6 +23,7 @@ from moe.distill.request import (
 )
 from moe.inference.load import LoadOptions, load
 from moe.inference.predictor import Predictor
+from moe.inference.spec import TaskInferenceSpec
 from moe.inference.windows import Scores
 from moe.kinds.registry import task_kind
 from moe.runs.model_ref import ModelRef
@@ -31,8 +32,9 @@ from moe.runs.model_ref import ModelRef
 class OwnTeacher(Teacher):
     """Answers with the task of the same name and labels, else with another one whose labels cover the request's.
 
-    If the model has a domain of the request's name, texts are restricted to its experts. The polarity is that of the
-    model's head, else p(positive) − p(negative).
+    A request about entities is answered by a task with a target, if the model has one. If the model has a domain of the
+    request's name, texts are restricted to its experts. The polarity is that of the model's head, else
+    p(positive) − p(negative).
 
     Args:
         name: shown to users.
@@ -49,38 +51,66 @@ class OwnTeacher(Teacher):
         self._predictor, self._mapping = predictor, mapping
         check_mapping(mapping, predictor.spec.labels, name)
 
-    def answer(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
+    def can_answer(self, request: TaskRequest) -> bool:
+        """Whether a task of the model has such labels, for a request about entities; otherwise True."""
+        return not request.targeted or bool(self._matrices(request))
+
+    def answer_key(self, request: TaskRequest) -> str:
+        """The head that answers, how its labels map, and the experts: tasks that share all of them share answers."""
+        task, matrix = self._choose_task(request)
+        spec = self._predictor.spec.tasks[task]
+        return repr((self._pin(request), spec.head, spec.columns, matrix.tolist(), request.scored, request.targeted))
+
+    def answer(
+        self, texts: Sequence[str], request: TaskRequest, targets: Sequence[str | None] | None = None
+    ) -> SoftLabels:
         """Return soft labels of texts (N); see `Teacher.answer`."""
         task, matrix = self._choose_task(request)
-        domains = [domain.name for domain in self._predictor.spec.domains]
-        pin = request.domain if request.domain in domains else None
         size = self._predictor.chunk_size
-        chunks = [texts[start : start + size] for start in range(0, len(texts), size)]
-        parts = [self._soft_labels(chunk, task, matrix, pin, request) for chunk in chunks]
+        parts = []
+        for start in range(0, len(texts), size):
+            rows = slice(start, start + size)
+            entities = None if targets is None else targets[rows]
+            parts.append(self._soft_labels(texts[rows], entities, task, matrix, request))
         empty = np.empty((0, len(request.labels)), dtype=np.float32)
         return SoftLabels(
             probabilities=np.concatenate([empty, *(part.probabilities for part in parts)]),
             scores=np.concatenate([no_scores(0), *(part.scores for part in parts)]),
         )
 
-    def _choose_task(self, request: TaskRequest) -> tuple[str, np.ndarray]:
-        """The task that answers, and its label matrix (L, K): by name, then by equal labels, then by domain."""
+    def _pin(self, request: TaskRequest) -> str | None:
+        """The domain to whose experts the texts are restricted."""
+        domains = [domain.name for domain in self._predictor.spec.domains]
+        return request.domain if request.domain in domains else None
+
+    def _tasks(self, targeted: bool) -> dict[str, TaskInferenceSpec]:
+        """The tasks of one label a text, either those about an entity of it or the others."""
         spec, trained = self._predictor.spec, {domain.name for domain in self._predictor.spec.trained_domains}
-        tasks = {
+        return {
             name: task
             for name, task in spec.tasks.items()
             if task.domain in trained
-            and not task.target
+            and task.target == targeted
             and task_kind(task.kind).has_labels
             and not task_kind(task.kind).is_set
         }
-        matrices = {name: label_matrix(task.labels, request.labels, self._mapping) for name, task in tasks.items()}
-        candidates = [name for name, matrix in matrices.items() if covers(matrix)]
-        if not candidates:
+
+    def _matrices(self, request: TaskRequest) -> dict[str, np.ndarray]:
+        """The label matrix (L, K) of each task that covers the request's labels."""
+        matrices = {
+            name: label_matrix(task.labels, request.labels, self._mapping)
+            for name, task in self._tasks(request.targeted).items()
+        }
+        return {name: matrix for name, matrix in matrices.items() if covers(matrix)}
+
+    def _choose_task(self, request: TaskRequest) -> tuple[str, np.ndarray]:
+        """The task that answers, and its label matrix (L, K): by name, then by equal labels, then by domain."""
+        tasks, matrices = self._tasks(request.targeted), self._matrices(request)
+        if not matrices:
             known = dict.fromkeys(label for task in tasks.values() for label in task.labels)
             raise uncovered_fault(self.name, tuple(known), request)
         best = max(
-            candidates,
+            matrices,
             key=lambda name: (
                 name == request.task,
                 bool((matrices[name].sum(1) == 1).all()),  # each of its labels is one of the request's
@@ -90,10 +120,15 @@ class OwnTeacher(Teacher):
         return best, matrices[best]
 
     def _soft_labels(
-        self, texts: Sequence[str], task: str, matrix: np.ndarray, pin: str | None, request: TaskRequest
+        self,
+        texts: Sequence[str],
+        targets: Sequence[str | None] | None,
+        task: str,
+        matrix: np.ndarray,
+        request: TaskRequest,
     ) -> SoftLabels:
-        spec = self._predictor.spec.tasks[task]
-        scores = self._predictor.score(texts, None if pin is None else [pin] * len(texts))
+        spec, pin = self._predictor.spec.tasks[task], self._pin(request)
+        scores = self._predictor.score(texts, None if pin is None else [pin] * len(texts), targets)
         assert spec.head is not None  # its labels were compared with the request's
         own = softmax(scores.logits[spec.head][:, list(spec.columns)])  # (N, L)
         probabilities = to_task_labels(own, matrix)  # (N, K)

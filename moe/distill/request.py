@@ -8,6 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,12 +26,21 @@ class TaskRequest:
         task: name of the task.
         labels: its K labels, in the order of the probabilities.
         scored: whether a polarity is requested, too.
+        targeted: whether the labels are about an entity, which each text comes with.
     """
 
     domain: str
     task: str
     labels: tuple[str, ...]
     scored: bool
+    targeted: bool = False
+
+
+class TeacherInput(NamedTuple):
+    """What a teacher answers: a text, and the entity that its labels are about in a task with a target."""
+
+    text: str
+    target: str | None = None
 
 
 class Teacher(ABC):
@@ -45,9 +55,24 @@ class Teacher(ABC):
     def __init__(self, name: str, fingerprint: str) -> None:
         self.name, self.fingerprint = name, fingerprint
 
+    def can_answer(self, request: TaskRequest) -> bool:
+        """Whether it answers about an entity of a text, if the request does."""
+        return not request.targeted
+
+    def answer_key(self, request: TaskRequest) -> str:
+        """Everything of a request that decides the answers: equal keys, equal answers."""
+        return "\0".join((request.domain, request.task, *request.labels, str(request.scored)))
+
     @abstractmethod
-    def answer(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
+    def answer(
+        self, texts: Sequence[str], request: TaskRequest, targets: Sequence[str | None] | None = None
+    ) -> SoftLabels:
         """Return soft labels of texts (N), in their order.
+
+        Args:
+            texts: to label.
+            request: which `can_answer` accepts.
+            targets: for each text the entity that its labels are about, if the request is about entities.
 
         Raises:
             Fault: if the teacher cannot answer for this task, or at all.

@@ -70,7 +70,9 @@ class TransformersTeacher(Teacher):
         self.labels = tuple(names[index] for index in range(model.config.num_labels))
         check_mapping(mapping, self.labels, name)
 
-    def answer(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
+    def answer(
+        self, texts: Sequence[str], request: TaskRequest, targets: Sequence[str | None] | None = None
+    ) -> SoftLabels:
         """Return soft labels of texts (N); see `Teacher.answer`."""
         if len(self.labels) == 1:
             return self._regression(texts, request)

@@ -24,10 +24,12 @@ class DistillSettings(Settings):
     text: dict[str, tuple[str, ...]] = Field(
         {},
         description="unlabelled texts by domain: files or folders that `moe infer` reads, relative to the data "
-        "folder; the teachers label them for every task of the domain",
+        "folder; the teachers label them for every task of the domain that has no target",
     )
     labelled: bool = Field(
-        True, description="also learn the teachers' answers for the labelled training rows, beside their labels"
+        True,
+        description="also learn the teachers' answers for the labelled training rows, beside their labels; rows with a "
+        "target, too, if a teacher answers about entities",
     )
     most: int | None = Field(
         None, ge=1, le=10**9, description="most unlabelled texts of each domain; null is no limit, and takes longer"
@@ -85,7 +87,7 @@ def distill_conflicts(settings: DistillSettings, tasks: Mapping[str, Sequence[st
     """Contradictions between the settings of distillation and the domains, one sentence each.
 
     Args:
-        tasks: names of the tasks of each domain whose texts teachers can label.
+        tasks: names of the tasks without a target of each domain.
     """
     conflicts = [
         f"distill.{key}.{name}: no domain has this name; the domains are {', '.join(tasks)}"

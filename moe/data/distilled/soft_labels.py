@@ -19,7 +19,7 @@ from moe.data.ingest import FEATURES
 DISTILLED = "distilled"
 """Origin of rows without labels that a teacher has answered."""
 SOFT_FEATURES = Features({**FEATURES, TEACHER: List(Value("float32")), TEACHER_SCORE: Value("float32")})
-_COLUMNS = ("text", "labelled", "probabilities", "score")
+_COLUMNS = ("text", "target", "labelled", "probabilities", "score")
 _ORIGIN = b"distilled_from"
 
 
@@ -60,11 +60,13 @@ class SoftRows:
 
     Args:
         texts: the texts (N).
-        labelled: (N,) bool, whether a text is that of a labelled training row.
+        targets: for each text the entity that its answer is about; None in a task without a target.
+        labelled: (N,) bool, whether a text, with its target, is that of a labelled training row.
         answers: of the teachers.
     """
 
     texts: Sequence[str]
+    targets: Sequence[str | None]
     labelled: np.ndarray
     answers: SoftLabels
 
@@ -77,6 +79,7 @@ def write_soft_rows(path: Path, rows: SoftRows, origin: str) -> None:
     """
     values = [
         pa.array(rows.texts, pa.string()),
+        pa.array(rows.targets, pa.string()),
         pa.array(rows.labelled.tolist(), pa.bool_()),
         pa.array(list(rows.answers.probabilities), pa.list_(pa.float32())),
         pa.array(rows.answers.scores, pa.float32()),
@@ -90,10 +93,12 @@ def write_soft_rows(path: Path, rows: SoftRows, origin: str) -> None:
 def read_origin(path: Path) -> str | None:
     """What the soft rows at a path depend on; None if there is no such file, or it holds something else."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        schema = pq.read_schema(path)
     except (OSError, pa.ArrowInvalid):
         return None
-    return metadata[_ORIGIN].decode() if _ORIGIN in metadata else None
+    metadata = schema.metadata or {}
+    complete = _ORIGIN in metadata and set(_COLUMNS) <= set(schema.names)  # an earlier version wrote no targets
+    return metadata[_ORIGIN].decode() if complete else None
 
 
 def read_soft_rows(path: Path, settings: Mapping[str, object]) -> SoftRows:
@@ -120,7 +125,7 @@ def read_soft_rows(path: Path, settings: Mapping[str, object]) -> SoftRows:
     probabilities = flat.reshape(len(texts), -1 if len(texts) else 0).astype(np.float32)  # (N, K)
     scores = table.column("score").to_numpy(zero_copy_only=False).astype(np.float32)  # (N,)
     labelled = np.asarray(table.column("labelled").to_pylist(), dtype=bool)  # (N,)
-    return SoftRows(texts, labelled, SoftLabels(probabilities, scores))
+    return SoftRows(texts, table.column("target").to_pylist(), labelled, SoftLabels(probabilities, scores))
 
 
 def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> Dataset:
@@ -131,8 +136,9 @@ def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> 
         soft: answers for its texts.
     """
     answered = soft.answers.answered
-    by_text = {soft.texts[i]: i for i in np.flatnonzero(soft.labelled & answered).tolist()}
-    indices = np.array([by_text.get(text, -1) for text in train["text"]], dtype=int)  # (N,)
+    places = {(soft.texts[i], soft.targets[i]): i for i in np.flatnonzero(soft.labelled & answered).tolist()}
+    keys = zip(train["text"], train["target"], strict=True)
+    indices = np.array([places.get(key, -1) for key in keys], dtype=int)  # (N,)
     known = train.select_columns(list(FEATURES)).with_format("arrow")[:]
     free = np.flatnonzero(~soft.labelled & answered)  # (M,)
     columns: dict[str, list[Any]] = {name: [None] * len(free) for name in FEATURES}
@@ -150,10 +156,10 @@ def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> 
 
 def _with_answers(rows: pa.Table, answers: SoftLabels, indices: np.ndarray) -> pa.Table:
     """Rows with the two columns of answers, given the index of each row's answer, or -1 (N,)."""
-    probabilities = answers.probabilities[indices]  # (N, K)
-    probabilities[indices < 0] = np.nan
-    scores = np.where(indices < 0, np.nan, answers.scores[indices])  # (N,)
-    unknown = np.isnan(probabilities).any(1)  # (N,)
+    none = SoftLabels.empty(1, answers.probabilities.shape[1])
+    probabilities = np.concatenate([answers.probabilities, none.probabilities])[indices]  # (N, K)
+    scores = np.concatenate([answers.scores, none.scores])[indices]  # (N,)
+    unknown = (indices < 0) | np.isnan(probabilities).any(1)  # (N,)
     offsets = pa.array(np.arange(len(indices) + 1, dtype=np.int32) * probabilities.shape[1])
     lists = pa.ListArray.from_arrays(offsets, pa.array(probabilities.ravel(), pa.float32()), mask=pa.array(unknown))
     polarity = pa.array(scores, pa.float32(), mask=np.isnan(scores))

@@ -136,6 +136,23 @@ def test_longer_response_is_read_after_its_thinking_and_without_logprobs(server:
     assert "logprobs" not in server.requests[0]
 
 
+def test_prompt_about_an_entity_names_it(server: ModelServer) -> None:
+    teacher, request = teacher_at(server, concurrency=1), replace(REQUEST, targeted=True)
+    assert teacher.can_answer(request)
+    soft = teacher.answer(["{target} rose, Ebix fell"] * 2, request, ["Acme {text}", "Ebix"])
+    first, second = (body["messages"][-1]["content"] for body in server.requests)
+    assert "mentions Acme {text}. Choose the label that fits what the text says about Acme {text}," in first
+    assert "what the text says about Ebix," in second
+    assert [text_of(body) for body in server.requests] == ["{target} rose, Ebix fell"] * 2
+    assert soft.probabilities.argmax(1).tolist() == [1, 1]
+    keys = {teacher.answer_key(request), teacher.answer_key(REQUEST)}
+    other = teacher_at(server, target_prompt="{labels} for {target}: {text}")
+    assert len({*keys, other.answer_key(request)}) == 3
+    assert other.answer_key(REQUEST) in keys, "paid answers about whole texts are kept"
+    with pytest.raises(ValueError, match=r"target_prompt: .* no \{target\}"):
+        teacher_at(server, target_prompt="{labels} {text}")
+
+
 def test_labels_are_offered_under_the_names_of_the_settings(server: ModelServer) -> None:
     settings = {"labels": {"bad for the holder": "negative"}, "prompt": "{labels}|{text}|{domain}"}
     soft = teacher_at(server, **settings).answer(["{labels} rose"], REQUEST)

@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Make
+from conftest import LABELS, Make, entity_tasks
 from mixtures import save_random_mixture
 
 from experts.errors import Fault
 from moe.data.distilled.columns import TEACHER
 from moe.data.distilled.soft_labels import SoftLabels, read_soft_rows
+from moe.data.distilled.teacher_settings import TeacherSettings
 from moe.distill import label
 from moe.distill.answers import AnswerStore
 from moe.distill.label import label_texts, with_teachers
-from moe.distill.request import TaskRequest, Teacher
+from moe.distill.request import TaskRequest, Teacher, TeacherInput
+from moe.distill.teacher import load_teacher
 from moe.model.backbone import load_backbone
 from moe.runs.workspace import Workspace
 from moe.training.expert_steps import train_domain, train_shared
@@ -31,7 +33,9 @@ class Counting(Teacher):
         super().__init__(name, (name * 16)[:16])
         self.distribution, self.answered = distribution, 0
 
-    def answer(self, texts: Sequence[str], request: TaskRequest) -> SoftLabels:
+    def answer(
+        self, texts: Sequence[str], request: TaskRequest, targets: Sequence[str | None] | None = None
+    ) -> SoftLabels:
         """Answer every text alike."""
         self.answered += len(texts)
         probabilities = np.tile(np.array(self.distribution, np.float32), (len(texts), 1))
@@ -81,7 +85,7 @@ def test_answers_are_requested_once_even_after_an_interruption(
     write = AnswerStore.write
     parts: list[int] = []
 
-    def stop_after_one(self: AnswerStore, part: Sequence[str], answers: SoftLabels) -> None:
+    def stop_after_one(self: AnswerStore, part: Sequence[TeacherInput], answers: SoftLabels) -> None:
         if parts:
             raise KeyboardInterrupt
         write(self, part, answers)
@@ -140,6 +144,42 @@ def test_labelled_rows_keep_a_share_of_each_batch(make_work: Make, texts: Path, 
     drawn = [i for batch in batch_sampler(job) for i in batch]
     labelled = sum(rows[i]["label"] >= 0 for i in drawn)
     assert 0 < labelled < len(drawn)
+
+
+def test_rows_about_entities_get_the_answers_of_teachers_that_know_entities(
+    make_work: Make, tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_work(domains=entity_tasks())
+    folder = save_random_mixture(tmp_path / "teacher", load_backbone(base.run.backbone), base, targets=True)
+    own, other = load_teacher(TeacherSettings(model=str(folder))), Counting("first", [0.8, 0.1, 0.1])
+    monkeypatch.setattr(label, "load_teacher", lambda settings: {"own": own, "first": other}[settings.model])
+    settings = {"teachers": ["first", "own"], "text": {"news": [str(texts)]}, "calibrate": False}
+    work = make_work(domains=entity_tasks(), distill=settings)
+    report = label_texts(work)
+    headlines, entities = (next(each for each in report.tasks if each.task == task) for task in ("news", "entities"))
+    assert [each.name for each in headlines.teachers] == ["first", own.name]
+    assert [each.name for each in entities.teachers] == [own.name]
+    assert (headlines.unlabelled, entities.unlabelled, entities.read) == (40, 0, 0)
+    rows = work.training_rows(["news"]).filter(lambda row: row["task"] == "entities")
+    assert len(rows) > len(set(rows["text"])), "several entities of one text"
+    request = TaskRequest("news", "entities", LABELS, scored=False, targeted=True)
+    expected = own.answer(rows["text"][:], request, rows["target"][:])
+    np.testing.assert_allclose(rows[TEACHER][:], expected.probabilities, atol=1e-6)
+
+
+def test_rows_about_entities_learn_their_labels_alone_where_no_teacher_knows_entities(
+    make_work: Make, texts: Path, teachers: dict[str, Counting], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"teachers": ["first"], "text": {"news": [str(texts)]}, "calibrate": False}
+    work = make_work(domains=entity_tasks(), distill=settings)
+    report = label_texts(work)
+    entities = next(each for each in report.tasks if each.task == "entities")
+    assert (entities.labelled, list(entities.teachers)) == (0, [])
+    assert "entities: no teacher answers about entities with these labels" in capsys.readouterr().err
+    rows = work.training_rows(["news"])
+    assert {row["task"] for row in rows if row[TEACHER] is not None} == {"news"}
+    (folder,) = train_domain(work, "news")
+    assert folder.is_dir()
 
 
 def test_every_stage_learns_the_teacher(make_work: Make, tmp_path: Path, texts: Path) -> None:

@@ -30,10 +30,14 @@ def mixture(make_work: Make, tmp_path: Path) -> Path:
     return save_random_mixture(tmp_path / "mixture", load_backbone(work.run.backbone), work, targets=True)
 
 
+def load_one(folder: Path, **settings: object) -> Teacher:
+    """A model as a teacher on the CPU."""
+    return load_teacher(TeacherSettings.model_validate({"model": str(folder)} | settings), device="cpu")
+
+
 def answers(folder: Path, request: TaskRequest = REQUEST, **settings: object) -> SoftLabels:
-    """The soft labels of a model on the CPU."""
-    teacher = load_teacher(TeacherSettings.model_validate({"model": str(folder)} | settings), device="cpu")
-    return teacher.answer(TEXTS, request)
+    """The soft labels of a model."""
+    return load_one(folder, **settings).answer(TEXTS, request)
 
 
 def test_mixture_answers_as_moe_infer_does_with_the_experts_of_the_domain(mixture: Path) -> None:
@@ -74,6 +78,38 @@ def test_answers_to_no_texts_are_empty(mixture: Path) -> None:
     soft = load_teacher(TeacherSettings(model=str(mixture))).answer([], REQUEST)
     assert soft.probabilities.shape == (0, 3)
     assert soft.scores.shape == (0,)
+
+
+def test_request_about_entities_is_answered_by_the_task_with_a_target(mixture: Path) -> None:
+    targets = ["profit", "shares"] * 15
+    predictor = load(resolve(mixture), LoadOptions(runtime="torch"))
+    predictions = predict_texts(TEXTS, predictor, "news", "entities", targets)
+    teacher, request = load_one(mixture), replace(REQUEST, task="others", targeted=True)
+    assert teacher.can_answer(request)
+    soft = teacher.answer(TEXTS, request, targets)
+    np.testing.assert_allclose(soft.probabilities, [row.probabilities for row in predictions], atol=1e-6)
+    assert not np.allclose(soft.probabilities, teacher.answer(TEXTS, request, ["sales"] * 30).probabilities)
+
+
+def test_entities_are_left_to_teachers_whose_labels_fit(mixture: Path, make_work: Make, tmp_path: Path) -> None:
+    assert not load_one(mixture).can_answer(replace(REQUEST, labels=("up", "down"), targeted=True))
+    work = make_work()
+    without = save_random_mixture(tmp_path / "without", load_backbone(work.run.backbone), work)
+    assert not load_one(without).can_answer(replace(REQUEST, targeted=True))
+    assert load_one(without).can_answer(REQUEST)
+
+
+def test_requests_have_one_key_where_the_same_head_and_experts_answer_alike(mixture: Path) -> None:
+    teacher = load_one(mixture)
+    key = teacher.answer_key(REQUEST)
+    assert teacher.answer_key(replace(REQUEST, task="other news")) == key
+    others = [
+        replace(REQUEST, domain="forum", task="forum"),
+        replace(REQUEST, labels=LABELS[::-1]),
+        replace(REQUEST, scored=False),
+        replace(REQUEST, targeted=True),
+    ]
+    assert len({key, *map(teacher.answer_key, others)}) == 5
 
 
 def test_expert_and_run_are_teachers(make_work: Make) -> None:
@@ -120,10 +156,6 @@ def test_outputs_that_are_not_finite_are_rows_of_nan(mixture: Path, monkeypatch:
 def test_fingerprint_depends_on_weights_mapping_and_length_only(mixture: Path, make_work: Make, tmp_path: Path) -> None:
     work = make_work()
     other = save_random_mixture(tmp_path / "other", load_backbone(work.run.backbone), work, targets=True, experts=2)
-
-    def load_one(folder: Path, **settings: object) -> Teacher:
-        return load_teacher(TeacherSettings.model_validate({"model": str(folder)} | settings))
-
     fingerprint = load_one(mixture).fingerprint
     assert len(fingerprint) == 16
     assert int(fingerprint, 16) >= 0
