@@ -79,8 +79,10 @@ def main() -> None:
     of_teacher: list[Figure] = []
     if load_run(args.config).distill is not None:
         write_texts(args.data, args.work / "statements")
-        teacher = train_teacher(args.data, args.backbone, args.work, args.teacher_sets)
-        of_teacher += unseen_figures(load_torch(resolve(teacher)), args.data)
+        teaching = teacher_workspace(args.data, args.backbone, args.work, args.teacher_sets)
+        teacher = train_shared(teaching, resume=True).resolve()
+        large = load_torch(resolve(teacher))
+        of_teacher += [*own_figures(large, teaching), *unseen_figures(large, args.data)]
         sets += [f"distill.teachers=[{teacher}]", f"distill.text.news=[{', '.join(news_texts(args.work))}]"]
     work = Workspace(load_run(args.config, [*sets, *args.sets]), args.work)
     best = best_model(args.work) if has_mixture(args.work) else train_all(work, resume=True)
@@ -136,12 +138,10 @@ def statement_files(config: Path, out: Path) -> list[str]:
     ]
 
 
-def train_teacher(data: Path, backbone: Path, out: Path, overrides: Sequence[str]) -> Path:
-    """Train the teacher below a run's folder, unless it is there, and return the folder of its expert."""
+def teacher_workspace(data: Path, backbone: Path, out: Path, overrides: Sequence[str]) -> Workspace:
+    """Return the run of the teacher, below that of the mixture."""
     sets = [f"data.folder={data}", f"backbone.name={backbone.resolve()}", *statement_files(TEACHER_CONFIG, out)]
-    return train_shared(
-        Workspace(load_run(TEACHER_CONFIG, [*sets, *overrides]), out / "teacher"), resume=True
-    ).resolve()
+    return Workspace(load_run(TEACHER_CONFIG, [*sets, *overrides]), out / "teacher")
 
 
 def write_ready(

@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 from conftest import made_up_rows, write_csv
 
+from moe.data.distilled.soft_labels import read_origin
+
 Run = Callable[..., str]
 
 
@@ -65,8 +67,11 @@ def test_distilled_mixture_learns_its_teachers_answers_and_its_card_says_so(
     assert "TAT-QA" in card
     assert str(tmp_path) not in card
     assert str(tmp_path) not in (tmp_path / "ready" / "config.yaml").read_text(encoding="utf-8")
-    for domain, task in (("news", "headlines"), ("news", "statements"), ("forum", "tweets"), ("forum", "posts")):
-        assert (tmp_path / "run" / "distilled" / domain / f"{task}.parquet").is_file()
+    assert "teacher, FinEntity, entities: accuracy" in printed
+    for domain, task in (("news", "headlines"), ("news", "headline_entities"), ("forum", "tweets"), ("forum", "posts")):
+        origin = read_origin(tmp_path / "run" / "distilled" / domain / f"{task}.parquet")
+        assert origin is not None, task
+        assert json.loads(origin)["report"]["labelled"], task
     log = (tmp_path / "run" / "logs" / "shared" / "log.jsonl").read_text(encoding="utf-8")
     assert '"teacher": ' in log, "the stage has a loss of the teacher's answers"
 
@@ -81,5 +86,5 @@ def test_files_of_statements_are_named_only_for_the_tasks_of_a_config(
     }
     assert tasks == {
         ready.CONFIG: ["statements", "statement_entities", "posts"],
-        ready.TEACHER_CONFIG: ["statements", "posts"],
+        ready.TEACHER_CONFIG: ["statements", "statement_entities", "posts"],
     }
