@@ -260,15 +260,19 @@ def test_actors_of_ray_label_like_one_process(
     make_work: Make, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moe.distill.answers.PART_ROWS", 16)
-    work = make_work()
-    teacher = save_random_mixture(tmp_path / "teacher", load_backbone(work.run.backbone), work)
-    answers = []
+    work = make_work(domains=entity_tasks())
+    teacher = save_random_mixture(tmp_path / "teacher", load_backbone(work.run.backbone), work, targets=True)
+    answers: dict[str, list[SoftLabels]] = {"news": [], "entities": []}
     for engine in ("local", "ray"):
-        own = distilling(make_work, texts, teachers=[str(teacher)], cache=str(tmp_path / engine))
+        distill = {"teachers": [str(teacher)], "text": {"news": [str(texts)]}, "cache": str(tmp_path / engine)}
+        own = make_work(domains=entity_tasks(), distill=distill)
         label_texts(own, overwrite=True, engine=engine, workers=2)
         settings = own.run.distill
         assert settings is not None
-        answers.append(read_soft_rows(own.soft_file("news", "news"), settings.of_labels("news")).answers)
+        for task, made in answers.items():
+            made.append(read_soft_rows(own.soft_file("news", task), settings.of_labels("news")).answers)
         parts = list((tmp_path / engine).rglob("*.parquet"))
         assert len(parts) > 2, "several parts"
-    np.testing.assert_allclose(answers[0].probabilities, answers[1].probabilities, atol=1e-6)
+    for local, distributed in answers.values():
+        np.testing.assert_allclose(local.probabilities, distributed.probabilities, atol=1e-6)
+        assert local.answered.sum() == len(local) > 0
