@@ -70,8 +70,8 @@ moe infer --target Apple --target Microsoft "Apple gains as Microsoft slips"
 """
 
 TEACHER = """**Teacher:** one LoRA on the frozen [all-mpnet-base-v2](https://huggingface.co/sentence-transformers/all-mpnet-base-v2)
-(109 M parameters, Apache-2.0), trained on rows of `headlines`, `statements`, `tweets` and `posts`, and on nothing else.
-It gave the training texts of these tasks and the texts without labels probabilities, which the mixture also learned.
+(109 M parameters, Apache-2.0), trained on training rows of these tasks, and on nothing else.
+It gave the training texts, their entities and the texts without labels probabilities, which the mixture also learned.
 """
 
 USE = """## Intended use and limits
