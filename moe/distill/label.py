@@ -267,8 +267,7 @@ def _origin(
 ) -> dict[str, object]:
     """Everything that the soft labels of a task depend on, given groups of what the teachers answer."""
     assert run.distill is not None
-    parts = [part for group in groups for each in [TeacherInput(""), *group] for part in each if part is not None]
-    digest = hashlib.sha256("\0".join(parts[1:]).encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256(json.dumps(groups).encode())
     settings, names = run.distill.of_labels(domain), [each.teacher.fingerprint for each in teachers]
     labels = list(run.tasks_of(domain)[task].labels)
     return {"settings": settings, "teachers": names, "labels": labels, "texts": digest.hexdigest()}
