@@ -119,6 +119,12 @@ class StageSettings(BaseModel):
         steps = max(self.min_steps, round(self.epochs * steps_per_epoch))
         return steps if self.max_steps is None else min(self.max_steps, steps)
 
+    def limited_epochs(self, steps_per_epoch: int) -> float | None:
+        """Number of epochs, below `epochs`, that `max_steps` leaves of the stage; None if it does not limit them."""
+        steps = self.count_steps(steps_per_epoch)
+        limited = self.steps is None and steps < round(self.epochs * steps_per_epoch)
+        return steps / steps_per_epoch if limited else None
+
 
 STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
     "pretrain": {"epochs": 1.0, "batch_size": 8, "lr": 5e-4, "evals": 6, "sampling_temperature": 1.0},

@@ -21,7 +21,7 @@ from moe.runs.selection_metric import MACRO_F1, SelectionMetric
 from moe.runs.training_log import log_start
 from moe.runs.workspace import Workspace
 from moe.trackers import check_trackers
-from moe.training.job import NewExpertScope, TrainJob, TrainResult, count_steps
+from moe.training.job import NewExpertScope, TrainJob, TrainResult, batch_sampler, count_steps
 from moe.training.loss.distillation import TeachingLoss
 from moe.training.loss.global_batch import LossContext
 from moe.training.loss.objective import Objective
@@ -88,6 +88,7 @@ def run_stage(
     job = stage_job(work, model, stage, data, seed=seed, name=name, resume=resume, expert=expert)
     job = replace(job, scope=scope)
     _warn_idle_dwa(work, job)
+    _report_limited_epochs(job)
     return _fit_from_start(model, job) if keep_start else fit(model, job)
 
 
@@ -168,6 +169,16 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
         info(
             f"{job.title}: DWA weights all losses equally in its first {2 * every} steps, but the stage has only "
             f"{steps}: set comparators.dwa_every to about one epoch"
+        )
+
+
+def _report_limited_epochs(job: TrainJob) -> None:
+    """Say so if `max_steps`, which a default may set, ends the stage before its `epochs`."""
+    settings, stage = job.settings, job.stage.name
+    if (epochs := settings.limited_epochs(len(batch_sampler(job)))) is not None:
+        info(
+            f"{job.title}: max_steps {settings.max_steps} ends the stage after {epochs:.2f} of {settings.epochs:g} "
+            f"epochs: raise stages.{stage}.max_steps to train longer"
         )
 
 

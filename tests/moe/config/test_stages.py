@@ -39,6 +39,20 @@ def test_number_of_steps_replaces_epochs_and_their_bounds() -> None:
     assert stage.count_steps(1000) == 7
 
 
+@pytest.mark.parametrize(
+    ("stage", "epochs"),
+    [
+        ({"epochs": 3, "max_steps": 200}, 2.0),
+        ({"epochs": 3, "max_steps": 300}, None),
+        ({"epochs": 3}, None),
+        ({"steps": 50, "max_steps": 100}, None),
+        ({"epochs": 0.1, "min_steps": 50, "max_steps": 100}, None),
+    ],
+)
+def test_limited_epochs_are_those_that_the_most_steps_leave(stage: dict[str, Any], epochs: float | None) -> None:
+    assert StageSettings.model_validate(stage).limited_epochs(100) == epochs
+
+
 @pytest.mark.parametrize("name", STAGE_DEFAULTS)
 def test_stage_keeps_its_own_defaults_beside_a_key_that_is_given(name: str) -> None:
     filled = StagesSettings.model_validate({name: {"weight_decay": 0.5}})
