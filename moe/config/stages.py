@@ -141,9 +141,9 @@ EXPERT_ON_SHARED: dict[str, Any] = {"epochs": 1.0, "lr": 5e-4, "head_lr": 5e-4, 
 
 
 def fill_stage(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> RawSettings:
-    """Return the settings of a stage; `epochs` replace steps that only the defaults have."""
-    replaced = "steps" if "epochs" in given else None
-    return {key: value for key, value in defaults.items() if key != replaced} | dict(given)
+    """Return the settings of a stage; `epochs` replace steps, and a limit of steps, that only the defaults have."""
+    replaced = ("steps", "max_steps") if "epochs" in given else ()
+    return {key: value for key, value in defaults.items() if key not in replaced} | dict(given)
 
 
 def _default(stage: str) -> StageSettings:

@@ -73,9 +73,12 @@ def test_defaults_are_of_stages_that_exist_and_valid_in_every_combination() -> N
         ({"epochs": 2}, {"steps": 500, "evals": 1}, {"epochs": 2, "evals": 1}),
         ({"steps": 9}, {"epochs": 0.5}, {"epochs": 0.5, "steps": 9}),
         ({"epochs": 2, "steps": 9}, {"steps": 500}, {"epochs": 2, "steps": 9}),
+        ({"epochs": 2}, {"min_steps": 7, "max_steps": 50}, {"epochs": 2, "min_steps": 7}),
+        ({"epochs": 2, "max_steps": 90}, {"max_steps": 50}, {"epochs": 2, "max_steps": 90}),
+        ({"lr": 0.1}, {"max_steps": 50}, {"lr": 0.1, "max_steps": 50}),
     ],
 )
-def test_epochs_replace_steps_that_only_the_defaults_have(
+def test_epochs_replace_steps_and_limits_that_only_the_defaults_have(
     given_keys: dict[str, Any], defaults: dict[str, Any], filled: dict[str, Any]
 ) -> None:
     assert fill_stage(given_keys, defaults) == filled
