@@ -175,6 +175,8 @@ def _warn_idle_dwa(work: Workspace, job: TrainJob) -> None:
 def _report_limited_epochs(job: TrainJob) -> None:
     """Say so if `max_steps`, which a default may set, ends the stage before its `epochs`."""
     settings, stage = job.settings, job.stage.name
+    if settings.max_steps is None:  # spares the sampler, which reads the length of every row
+        return
     if (epochs := settings.limited_epochs(len(batch_sampler(job)))) is not None:
         info(
             f"{job.title}: max_steps {settings.max_steps} ends the stage after {epochs:.2f} of {settings.epochs:g} "

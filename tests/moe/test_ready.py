@@ -1,6 +1,8 @@
 """Tests of the ready mixture: how it is found, what it refuses, and that it labels plain sentences correctly."""
 
 import json
+import math
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from plain_sentences import SENTENCES
 from experts.atomic_io import MANIFEST, check_manifest, sha256_of
 from experts.errors import Fault
 from moe import MixtureClassifier
+from moe.config.run import load_run
 from moe.runs import model_ref as ready
 
 MAX_BYTES = 10_000_000
@@ -121,6 +124,21 @@ def test_ready_card_names_data_licences_seed_figures_and_what_it_never_saw() -> 
         assert words in card
     assert "/work" not in card
     assert "/work" not in (ready.ready_folder() / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_ready_mixture_was_trained_for_the_steps_of_its_recipe() -> None:
+    folder, run = ready.ready_folder(), load_run(Path(__file__).parents[2] / "configs" / "ready.yaml")
+    table = re.findall(
+        r"^\| `(\w+)` .* \| ([\d,]+) \| `\w+…` \|$", (folder / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    rows = {task: int(count.replace(",", "")) for task, count in table}
+    origins = json.loads((folder / "mixture.json").read_text())["origins"]
+    tasks = {"shared": list(rows)} | {name: list(domain.tasks or ()) for name, domain in run.domains.items()}
+    assert origins.keys() == tasks.keys()
+    for name, names in tasks.items():
+        stage = run.stages.shared if name == "shared" else run.stages.expert
+        per_epoch = math.ceil(sum(rows[task] for task in names) / stage.batch_size)
+        assert origins[name]["steps"] == stage.count_steps(per_epoch), name
 
 
 def test_ready_mixture_answers_without_a_run_and_says_so(empty: CommandLine) -> None:
