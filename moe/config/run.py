@@ -116,12 +116,10 @@ class RunSettings(BaseModel):
         return self.tasks_of(domain) if self.language is None else self.questions_of(domain)
 
     def distilled_tasks(self, domain: str) -> tuple[str, ...]:
-        """Tasks of a domain whose texts the teachers label. Those with a target have labelled rows only."""
+        """Tasks of a domain whose texts the teachers label."""
         if self.distill is None or not (self.distill.labelled or domain in self.distill.text):
             return ()
-        return tuple(
-            name for name, task in self.tasks_of(domain).items() if self.distill.labelled or not task.has_target
-        )
+        return tuple(self.tasks_of(domain))
 
     @property
     def removes_across_tasks(self) -> bool:
@@ -251,10 +249,7 @@ def find_conflicts(run: RunSettings) -> list[str]:
     if run.language is not None and (names := [name for name, domain in run.domains.items() if domain.unlabelled]):
         conflicts.append(f"domains.{names[0]}.unlabelled is for classifiers: use `corpus` for a language model")
     if run.distill is not None:
-        without_target = {
-            name: [task for task, its in run.tasks_of(name).items() if not its.has_target] for name in run.domains
-        }
-        conflicts += distill_conflicts(run.distill, without_target)
+        conflicts += distill_conflicts(run.distill, run.domains)
     if run.distill is not None and run.language is not None:
         conflicts.append("distill is for classifiers: remove it, or remove `language`")
     if run.language is not None and run.expert_init is not None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,23 +19,20 @@ from moe.console import info
 from moe.data.distilled.settings import DistillSettings
 from moe.data.distilled.soft_labels import SoftLabels, SoftRows, read_origin, write_soft_rows
 from moe.data.distilled.teacher_settings import TeacherSettings
-from moe.data.formats.readers import read_texts
 from moe.distill.answers import Labelling, answer_texts
-from moe.distill.overlap import remove_near_duplicates
 from moe.distill.request import TaskRequest, Teacher, TeacherInput
 from moe.distill.results import DistilledTask, DistillReport, TeacherResult
 from moe.distill.selection import select_texts
 from moe.distill.teacher import load_teacher
+from moe.distill.unlabelled import UnlabelledTexts
 from moe.evaluation.calibration.temperature import TaskLogits, choose_temperature
 from moe.evaluation.metrics import classification
-from moe.inference.bulk.storage import list_files, local_copy
 from moe.runs.layout import DISTILLED
 from moe.runs.locking import writes_run
 from moe.runs.workspace import Workspace
 
 ANSWERS = "answers"
 """Folder of the teachers' answers, below that of the soft labels."""
-_NEAR = 0.85
 
 
 def with_teachers(run: RunSettings, teachers: Sequence[str], texts: Sequence[str]) -> RunSettings:
@@ -117,12 +114,14 @@ def _answers_folder(work: Workspace, settings: DistillSettings) -> Path:
 def _label(
     work: Workspace, settings: DistillSettings, held_out: Sequence[str], how: Labelling, overwrite: bool
 ) -> DistillReport:
+    tasks_of = {domain: names for domain in work.run.domains if (names := work.run.distilled_tasks(domain))}
+    texts = {domain: UnlabelledTexts(work, domain, settings, held_out) for domain in tasks_of}
     teachers = [LoadedTeacher(each, load_teacher(each)) for each in settings.teachers]
-    tasks = []
-    for domain in work.run.domains:
-        if names := work.run.distilled_tasks(domain):
-            texts = _Unlabelled(work, domain, held_out)
-            tasks += [_label_task(work, domain, task, teachers, texts, how, overwrite) for task in names]
+    tasks = [
+        _label_task(work, domain, task, teachers, texts[domain], how, overwrite)
+        for domain, names in tasks_of.items()
+        for task in names
+    ]
     return DistillReport(teachers=[each.teacher.name for each in teachers], tasks=tasks)
 
 
@@ -136,65 +135,12 @@ def _settings(work: Workspace) -> DistillSettings:
     return work.run.distill
 
 
-class _Unlabelled:
-    """The unlabelled texts of a domain, read when the first task needs them.
-
-    Args:
-        work: the run.
-        domain: its name.
-        held_out: validation and test texts of the run.
-    """
-
-    def __init__(self, work: Workspace, domain: str, held_out: Sequence[str]) -> None:
-        self.work, self.domain, self.held_out = work, domain, held_out
-        self._texts: list[str] | None = None
-        self.read = self.removed = 0
-
-    def texts(self) -> list[str]:
-        """Texts without those of labelled rows and without near duplicates of held-out ones, each once."""
-        if self._texts is None:
-            self._texts = self._load()
-        return self._texts
-
-    def _load(self) -> list[str]:
-        settings, data = _settings(self.work), self.work.run.data
-        texts = dict.fromkeys(text for file in settings.text.get(self.domain, ()) for text in _read(data.path(file)))
-        self.read = len(texts)
-        if not texts:
-            return []
-        prepared = self.work.originals(self.domain).values()
-        labelled = {text for task in prepared for text in task.splits["train"]["text"]}
-        candidates = [text for text in texts if text not in labelled]
-        if settings.most is not None and settings.select == "random" and len(candidates) > 2 * settings.most:
-            chosen = np.random.default_rng(settings.seed).permutation(len(candidates))[: 2 * settings.most]
-            candidates = [candidates[i] for i in np.sort(chosen)]  # enough, and far fewer to compare
-        different = remove_near_duplicates(candidates, self.held_out, data.near_duplicates or _NEAR, data.seed)
-        self.removed = len(candidates) - len(different)
-        removed = f"{self.removed:,} near a validation or test text are left out"
-        info(f"{self.domain}: {self.read:,} unlabelled texts; {removed}")
-        return [candidates[i] for i in different]
-
-
-def _read(path: Path) -> Iterator[str]:
-    """Yield the valid texts of a file, of all files of a folder, or of a `datasets` folder."""
-    is_folder = path.is_dir() and not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file()
-    files = [local_copy(name, path) for name, _ in list_files(str(path))] if is_folder else [path]
-    count = 0
-    for file in files:
-        for record in read_texts(file):
-            if not record.error:
-                count += 1
-                yield str(record.values["text"])
-    if not count:
-        raise Fault(f"texts in {path}", "none", "use another file, or remove it from distill.text")
-
-
 def _label_task(
     work: Workspace,
     domain: str,
     task: str,
     teachers: Sequence[LoadedTeacher],
-    texts: _Unlabelled,
+    texts: UnlabelledTexts,
     how: Labelling,
     overwrite: bool,
 ) -> DistilledTask:
@@ -205,7 +151,8 @@ def _label_task(
     scored = any(score is not None for score in train["score"])
     request = TaskRequest(domain, task, labels, scored, its.has_target)
     path = work.soft_file(domain, task)
-    unlabelled = [] if its.has_target else list(map(TeacherInput, texts.texts()))  # these come without an entity
+    source = texts.for_task(its.has_target)
+    unlabelled = list(source.inputs)
     labelled = list(dict.fromkeys(_inputs(train))) if settings.labelled else []
     origin = _origin(work.run, domain, task, teachers, (unlabelled, labelled, _inputs(validation)))
     if not overwrite and (made := read_origin(path)) is not None and parse_json(made)["of"] == origin:
@@ -217,14 +164,14 @@ def _label_task(
         sample = np.random.default_rng(settings.seed).permutation(len(unlabelled))[: settings.most]
         unlabelled = [unlabelled[i] for i in np.sort(sample)]
     inputs = [*unlabelled, *labelled, *checked]
+    able = [each for each in teachers if each.teacher.can_answer(request)]
     results, cooled = [], []
-    for each in teachers:
-        if each.teacher.can_answer(request):
-            answers = answer_texts(each.settings, each.teacher, request, inputs, how)
-            validated = answers[len(inputs) - len(checked) :]
-            temperature, remark = _temperature(validated, truth, settings)
-            results.append(_teacher_result(each.teacher.name, validated, truth, labels, temperature, remark))
-            cooled.append(_at_temperature(answers, temperature))
+    for each in able if unlabelled or labelled else ():
+        answers = answer_texts(each.settings, each.teacher, request, inputs, how)
+        validated = answers[len(inputs) - len(checked) :]
+        temperature, remark = _temperature(validated, truth, settings)
+        results.append(_teacher_result(each.teacher.name, validated, truth, labels, temperature, remark))
+        cooled.append(_at_temperature(answers, temperature))
     pooled = _mean(cooled) if cooled else SoftLabels.empty(len(inputs), len(labels))
     ends = np.cumsum([len(unlabelled), len(labelled)])
     selected = select_texts(pooled[: ends[0]], settings.most, settings.select, settings.seed)
@@ -239,8 +186,8 @@ def _label_task(
     report = DistilledTask(
         domain=domain,
         task=task,
-        read=0 if its.has_target else texts.read,
-        near_held_out=0 if its.has_target else texts.removed,
+        read=source.read,
+        near_held_out=source.near_held_out,
         unlabelled=int(rows.answers.answered[~rows.labelled].sum()),
         labelled=int(rows.answers.answered[rows.labelled].sum()),
         teachers=results,
@@ -250,7 +197,7 @@ def _label_task(
     )
     write_soft_rows(path, rows, json.dumps({"of": origin, "report": report.model_dump(mode="json")}))
     answered = f"{report.unlabelled:,} unlabelled and {report.labelled:,} labelled texts → {path}"
-    info(escape(f"{task}: {answered if results else 'no teacher answers about entities with these labels'}"))
+    info(escape(f"{task}: {answered if able else 'no teacher answers about entities with these labels'}"))
     return report
 
 

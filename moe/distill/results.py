@@ -36,7 +36,8 @@ class DistilledTask(Result):
     Args:
         domain: of the task.
         task: its name.
-        read: unlabelled texts in the files of the domain, equal ones counted once.
+        read: unlabelled texts in the files of the domain, with different entities for a task with a target; equal ones
+            counted once.
         near_held_out: those near a validation or test text of the run, which are left out.
         unlabelled: unlabelled texts with soft labels.
         labelled: labelled training rows with soft labels.

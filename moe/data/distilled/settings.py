@@ -3,7 +3,7 @@
 Kept free of heavy imports, since the configuration imports it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -24,7 +24,8 @@ class DistillSettings(Settings):
     text: dict[str, tuple[str, ...]] = Field(
         {},
         description="unlabelled texts by domain: files or folders that `moe infer` reads, relative to the data "
-        "folder; the teachers label them for every task of the domain that has no target",
+        "folder; the teachers label them for every task of the domain, and for a task with a target those that have an "
+        "entity in the column `target`",
     )
     labelled: bool = Field(
         True,
@@ -83,20 +84,11 @@ class DistillSettings(Settings):
         return self.domain_weights.get(domain, 1.0)
 
 
-def distill_conflicts(settings: DistillSettings, tasks: Mapping[str, Sequence[str]]) -> list[str]:
-    """Contradictions between the settings of distillation and the domains, one sentence each.
-
-    Args:
-        tasks: names of the tasks without a target of each domain.
-    """
-    conflicts = [
-        f"distill.{key}.{name}: no domain has this name; the domains are {', '.join(tasks)}"
+def distill_conflicts(settings: DistillSettings, domains: Collection[str]) -> list[str]:
+    """Contradictions between the settings of distillation and the names of the domains, one sentence each."""
+    return [
+        f"distill.{key}.{name}: no domain has this name; the domains are {', '.join(domains)}"
         for key, names in (("text", settings.text), ("domain_weights", settings.domain_weights))
         for name in names
-        if name not in tasks
-    ]
-    return conflicts + [
-        f"distill.text.{name}: every task of this domain has a target, which a text alone does not name: remove it"
-        for name in settings.text
-        if name in tasks and not tasks[name]
+        if name not in domains
     ]

@@ -143,7 +143,7 @@ def with_soft_labels(train: Dataset, soft: SoftRows, domain: str, task: str) -> 
     free = np.flatnonzero(~soft.labelled & answered)  # (M,)
     columns: dict[str, list[Any]] = {name: [None] * len(free) for name in FEATURES}
     columns |= {"id": [f"{task}-{DISTILLED}-{i}" for i in free.tolist()]}
-    columns |= {"text": [soft.texts[i] for i in free.tolist()]}
+    columns |= {"text": [soft.texts[i] for i in free.tolist()], "target": [soft.targets[i] for i in free.tolist()]}
     columns |= {"line": (free + 1).tolist(), "choices": [[]] * len(free)}
     constants = {"label": -1, "task": task, "domain": domain, "origin": DISTILLED}
     columns |= {name: [value] * len(free) for name, value in constants.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LABELS, Make, entity_tasks
+from conftest import LABELS, Make, entity_tasks, write_csv
 from mixtures import save_random_mixture
 
 from experts.errors import Fault
@@ -165,6 +165,46 @@ def test_rows_about_entities_get_the_answers_of_teachers_that_know_entities(
     request = TaskRequest("news", "entities", LABELS, scored=False, targeted=True)
     expected = own.answer(rows["text"][:], request, rows["target"][:])
     np.testing.assert_allclose(rows[TEACHER][:], expected.probabilities, atol=1e-6)
+
+
+def test_texts_with_an_entity_are_labelled_for_tasks_with_a_target_too(
+    make_work: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_work(domains=entity_tasks())
+    trained, held_out = (
+        base.rows(split, ["news"]).filter(lambda row: row["task"] == "entities")[0] for split in ("train", "test")
+    )
+    path = tmp_path / "pairs.csv"
+    pairs = [("Acme won a contract from Bolt", "Acme"), ("Acme won a contract from Bolt", "Bolt"), ("Rates rose", "")]
+    pairs += [(row["text"], row["target"]) for row in (trained, held_out)] + pairs[:1]
+    write_csv(path, [{"text": text, "target": target} for text, target in pairs])
+    folder = save_random_mixture(tmp_path / "teacher", load_backbone(base.run.backbone), base, targets=True)
+    own = load_teacher(TeacherSettings(model=str(folder)))
+    monkeypatch.setattr(label, "load_teacher", lambda settings: own)
+    for labelled in (True, False):
+        settings = {"teachers": ["own"], "text": {"news": [str(path)]}, "calibrate": False, "labelled": labelled}
+        work = make_work(f"run-{labelled}", domains=entity_tasks(), distill=settings)
+        headlines, entities = label_texts(work).tasks[:2]
+        assert (headlines.task, headlines.read, headlines.unlabelled) == ("news", 4, 2)
+        assert (entities.task, entities.read, entities.near_held_out, entities.unlabelled) == ("entities", 4, 1, 2)
+        rows = work.training_rows(["news"]).filter(lambda row: row["task"] == "entities" and row["label"] < 0)
+        assert list(zip(rows["text"], rows["target"], strict=True)) == pairs[:2]
+        request = TaskRequest("news", "entities", LABELS, scored=False, targeted=True)
+        expected = own.answer(rows["text"][:], request, rows["target"][:])
+        np.testing.assert_allclose(rows[TEACHER][:], expected.probabilities, atol=1e-6)
+    (expert,) = train_domain(work, "news")
+    assert expert.is_dir()
+
+
+def test_texts_without_an_entity_are_refused_where_every_task_has_a_target(
+    make_work: Make, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = entity_tasks()
+    del domains["news"]["tasks"]["news"]
+    monkeypatch.setattr(label, "load_teacher", lambda settings: pytest.fail("loaded before the texts were checked"))
+    work = make_work(domains=domains, distill={"teachers": ["own"], "text": {"news": [str(texts)]}})
+    with pytest.raises(Fault, match=r"a column `target` in distill\.text\.news.* no entity"):
+        label_texts(work)
 
 
 def test_rows_about_entities_learn_their_labels_alone_where_no_teacher_knows_entities(
