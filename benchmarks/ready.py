@@ -1,11 +1,12 @@
 """Train, evaluate and write the ready mixture, which the package ships as `moe/ready`.
 
-Run: `python benchmarks/ready.py FOLDER`. It trains in `--work` what is missing there, measures, and writes the mixture
-with its calibration, drift reference, graph and model card to `--out`. On machines of one kind it writes the same
-bytes. Afterwards, copy the printed hashes into `READY_HASHES` of moe/runs/model_ref.py.
+Run: `python benchmarks/mpnet.py runs/mpnet`, then `python benchmarks/ready.py FOLDER`. It trains in `--work` what is
+missing there: first the teacher of configs/ready_teacher.yaml on the backbone of the first command, then the mixture,
+which also learns the teacher's answers. It measures both, and writes the mixture with its calibration, drift reference,
+graph and model card to `--out`. On machines of one kind it writes the same bytes. Afterwards, copy the printed hashes
+into `READY_HASHES` of moe/runs/model_ref.py.
 
-With `--config configs/ready_distilled.yaml --backbone MPNET` it first trains the teacher of configs/ready_teacher.yaml,
-on the backbone that `python benchmarks/mpnet.py MPNET` writes. The mixture also learns its answers.
+`--set distill=null` trains the mixture from its labels alone, without a teacher.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, default=Path("runs/mpnet"), help="folder of a teacher's backbone")
     parser.add_argument("--work", type=Path, help="default: runs/ and the name of the config")
     parser.add_argument("--out", type=Path, help="default: that of the package; of another config, shipped/ in --work")
-    parser.add_argument("--threads", type=int, default=1, help="another number gives other bytes")
+    parser.add_argument("--threads", type=int, default=2, help="another number gives other bytes")
     parser.add_argument("--set", action="append", default=[], dest="sets", help="override a setting")
     parser.add_argument(
         "--teacher-set", dest="teacher_sets", action="append", default=[], help="override a setting of the teacher"
@@ -77,7 +78,7 @@ def main() -> None:
     write_statements(args.work / "statements")
     sets = [f"data.folder={args.data}", *statement_files(args.config, args.work)]
     of_teacher: list[Figure] = []
-    if load_run(args.config).distill is not None:
+    if load_run(args.config, args.sets).distill is not None:
         write_texts(args.data, args.work / "statements")
         teaching = teacher_workspace(args.data, args.backbone, args.work, args.teacher_sets)
         teacher = train_shared(teaching, resume=True).resolve()

@@ -24,10 +24,10 @@ from moe.runs.best import default_model, has_mixture
 READY = "ready"
 READY_FOLDER = Path(__file__).parent.parent / READY
 READY_HASHES: dict[str, str] = {
-    "manifest.json": "d67fbb652cdbe5c1a673dc6aafd8818c827668f95e95f4accccbc4f7e6dfd21b",
-    "calibration.json": "e05d1addcc7808f22963bf1397fac78a21862298ff6c7d9d97688a7de797e867",
-    "drift.json": "60ef7f5642ec9f9ea8eb30dfd1ba1cf57000cc86ef8038d48497e2a648af391b",
-    "graph/graph.json": "025215a60ae92c2949d2f695bec8f6004eeb1cf459501dc96facfaa692313390",
+    "manifest.json": "fb3e7671c830424ebcfe838851e212498c3ef28cb7057cb47b3b544e6b08205d",
+    "calibration.json": "fd2d7234b82e7a97acbcea8385702f769ddd19fe60ddb0e134864b95619c586b",
+    "drift.json": "6acdbadd94acf368a465b016f49d79bd6e3139c1163c1ec8bd0d6343416a9c02",
+    "graph/graph.json": "59accdbd7bfe50c7bd171e21b4f4d7007a2a44788909d32617a05d65c00baf51",
 }
 """SHA-256 of the files that hold the hashes of all others."""
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack", "*.ot", "*.gguf")

@@ -50,8 +50,6 @@ def test_distilled_mixture_learns_its_teachers_answers_and_its_card_says_so(
     settings = ["backbone.max_length=16", *(f"stages.shared.{key}=2" for key in ("steps", "batch_size"))]
     words = [word for setting in settings for word in ("--teacher-set", setting)]
     command = [
-        "--config",
-        ready.CONFIG.with_name("ready_distilled.yaml"),
         "--backbone",
         tiny_folder,
         "--work",

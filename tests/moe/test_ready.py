@@ -69,6 +69,11 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return CommandLine(tmp_path, monkeypatch, capsys)
 
 
+def whole_number(text: str) -> int:
+    """Read a number with separators of thousands."""
+    return int(text.replace(",", ""))
+
+
 def wrong_answers(model: MixtureClassifier, sentences: Sequence[tuple[str, str]]) -> list[tuple[str, str, str | None]]:
     predicted = model.predict([text for text, _ in sentences])
     return [(text, label, own) for (text, label), own in zip(sentences, predicted, strict=True) if own != label]
@@ -114,6 +119,8 @@ def test_ready_card_names_data_licences_seed_figures_and_what_it_never_saw() -> 
     for words in (
         "SEntFiN",
         "FinEntity",
+        "TAT-QA",
+        "**Teacher:** one LoRA",
         "ODC-BY",
         "MIT",
         "never saw",
@@ -128,17 +135,20 @@ def test_ready_card_names_data_licences_seed_figures_and_what_it_never_saw() -> 
 
 def test_ready_mixture_was_trained_for_the_steps_of_its_recipe() -> None:
     folder, run = ready.ready_folder(), load_run(Path(__file__).parents[2] / "configs" / "ready.yaml")
-    table = re.findall(
-        r"^\| `(\w+)` .* \| ([\d,]+) \| `\w+…` \|$", (folder / "README.md").read_text("utf-8"), re.MULTILINE
-    )
-    rows = {task: int(count.replace(",", "")) for task, count in table}
+    card = (folder / "README.md").read_text("utf-8")
+    labelled = dict(re.findall(r"^\| `(\w+)` .* \| ([\d,]+) \| `\w+…` \|$", card, re.MULTILINE))
+    texts = re.findall(r"^\| – \| texts that the teacher labelled: .* \| ([\d,]+) \| \|$", card, re.MULTILINE)
     origins = json.loads((folder / "mixture.json").read_text())["origins"]
-    tasks = {"shared": list(rows)} | {name: list(domain.tasks or ()) for name, domain in run.domains.items()}
-    assert origins.keys() == tasks.keys()
-    for name, names in tasks.items():
+    rows = {
+        name: sum(whole_number(labelled[task]) for task in domain.tasks or ())
+        + whole_number(count) * sum(not task.has_target for task in run.tasks_of(name).values())
+        for (name, domain), count in zip(run.domains.items(), texts, strict=True)
+    }
+    rows["shared"] = sum(rows.values())
+    assert origins.keys() == rows.keys()
+    for name, count in rows.items():
         stage = run.stages.shared if name == "shared" else run.stages.expert
-        per_epoch = math.ceil(sum(rows[task] for task in names) / stage.batch_size)
-        assert origins[name]["steps"] == stage.count_steps(per_epoch), name
+        assert origins[name]["steps"] == stage.count_steps(math.ceil(count / stage.batch_size)), name
 
 
 def test_ready_mixture_answers_without_a_run_and_says_so(empty: CommandLine) -> None:
