@@ -54,8 +54,8 @@ class FinMoEModel(TextPredictions):
         >>> model.predict(texts)
         ['negative', 'positive']
         >>> model.predict_proba(texts).round(2)
-        array([[0.92, 0.04, 0.04],
-               [0.04, 0.03, 0.93]])
+        array([[0.99, 0.01, 0.01],
+               [0.03, 0.03, 0.93]])
         >>> model.classes_
         array(['negative', 'neutral', 'positive'], dtype='<U8')
         >>> model.experts

@@ -141,7 +141,7 @@ def pipeline(
         >>> from moe import pipeline
         >>> classify = pipeline("ready")
         >>> classify("$TSLA to the moon, loaded up on calls", top_k=1)
-        [{'label': 'positive', 'score': 0.92...}]
+        [{'label': 'positive', 'score': 0.93...}]
         >>> classify("Quarterly profit fell and the company cut its dividend.")[0]["label"]
         'negative'
     """
