@@ -66,13 +66,15 @@ def plan_(
 
 @app.command("verify", epilog=examples("moe verify runs/demo", "moe verify runs/demo/moe-joint --json"))
 def verify_(
-    folder: Annotated[Path, typer.Argument(help="Expert, mixture or run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Expert, mixture or run folder, or `ready`.")],
     json_: JsonOption = False,
 ) -> None:
     """Verify files against their hashes and tensors against the card; exits with 2 on any mismatch."""
     from moe.integrity import verify, verify_view
+    from moe.runs.model_ref import READY, READY_FOLDER
 
-    verification = verify(folder)
+    is_ready = str(folder) == READY and not folder.is_dir()
+    verification = verify(READY_FOLDER if is_ready else folder)
     print_view(verification, verify_view, json_)
     raise typer.Exit(2 if verification.faults else 0)
 

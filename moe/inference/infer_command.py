@@ -101,7 +101,7 @@ def _print_routing(count: RoutingCount, as_json: bool, to_file: bool) -> None:
         stream = sys.stdout if to_file else sys.stderr
         summary = {"routing": count.routing, "experts_skipped": round(skipped, 6)}
         print(format_json(summary, getattr(stream, "encoding", None)), file=stream, flush=True)
-    elif count.routing != "soft":
+    elif skipped > 0:
         info(f"routing {count.routing}: {skipped:.1%} of the experts per text were not computed")
 
 

@@ -163,6 +163,12 @@ def test_ready_mixture_is_known_by_name(empty: CommandLine) -> None:
     assert (code, json.loads(out)["label"]) == (0, "negative")
 
 
+def test_ready_mixture_is_verified_by_its_name(empty: CommandLine) -> None:
+    code, out, _ = empty("verify", "ready", "--json")
+    assert code == 0
+    assert (json.loads(out)["faults"], json.loads(out)["folders"][0]["folder"]) == (0, str(ready.READY_FOLDER))
+
+
 def test_ready_mixture_with_a_changed_weight_is_refused_by_its_name(empty: CommandLine, folder: Path) -> None:
     weights = folder / "experts" / "news" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")

@@ -159,7 +159,7 @@ def bulk_summary(report: BulkReport) -> str:
     """One line about a finished job, from the result of `run_bulk`."""
     speed = report.answered / max(report.seconds, 1e-9)
     computed = ""
-    if report.experts_skipped is not None and report.routing != "soft":
+    if report.experts_skipped:
         computed = f"; routing {report.routing}: {report.experts_skipped:.1%} of the experts per text were not computed"
     return (
         f"{report.answered:,} rows predicted in {format_duration(report.seconds)} ({speed:,.0f}/s), "

@@ -28,6 +28,13 @@ def test_infer_states_the_skipped_experts_once_per_run_and_apart_from_prediction
         assert "not computed" not in err
 
 
+def test_infer_states_skipped_experts_only_where_some_were_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    for texts, skipped in ((TEXTS, True), (TEXTS[:1], False)):
+        options = LoadOptions(routing="hard", runtime="onnx", batch_tokens=64)
+        run_infer(TextSource(texts), OutputTarget(None), resolve("ready"), options)
+        assert ("experts per text were not computed" in capsys.readouterr().err) == skipped
+
+
 def test_workers_state_the_skipped_experts_of_all_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
