@@ -48,7 +48,7 @@ def test_page_predictions_match_the_service(open_page: Any, url: str) -> None:
         best = max(prediction["experts"], key=prediction["experts"].get)
         expect(rows.nth(i).locator(".experts li").first).to_contain_text(best)
         expect(rows.nth(i).locator(".probabilities li")).to_have_count(3)
-    expect(page.get_by_text("Routing weights are the experts' shares")).to_be_visible()
+    expect(page.get_by_text("The router sets the routing weights for each text")).to_be_visible()
 
 
 @pytest.mark.parametrize("name", ["News", "Forum", "No signal"])
