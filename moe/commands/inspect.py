@@ -71,10 +71,9 @@ def verify_(
 ) -> None:
     """Verify files against their hashes and tensors against the card; exits with 2 on any mismatch."""
     from moe.integrity import verify, verify_view
-    from moe.runs.model_ref import READY, READY_FOLDER
+    from moe.runs.model_ref import READY_FOLDER, names_ready
 
-    is_ready = str(folder) == READY and not folder.is_dir()
-    verification = verify(READY_FOLDER if is_ready else folder)
+    verification = verify(READY_FOLDER if names_ready(folder) else folder)
     print_view(verification, verify_view, json_)
     raise typer.Exit(2 if verification.faults else 0)
 

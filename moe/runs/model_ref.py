@@ -106,13 +106,18 @@ def resolve(
     if model is None:
         return _default_of_run(config, run)
     path = Path(model)
-    if str(model) == READY and not path.is_dir():
+    if names_ready(model):
         return _ready()
     if is_hub_name(str(model), revision):
         return _in_folder(download(str(model), revision, token, cache_dir), "hub")
     if revision is not None:
         raise Fault("a revision of a model on the Hub", f"the folder {path}", "remove revision, or name a model")
     return _in_folder(path, "folder")
+
+
+def names_ready(model: Path | str) -> bool:
+    """Whether this names the shipped mixture: the name `ready`, unless a folder has it."""
+    return str(model) == READY and not Path(model).is_dir()
 
 
 def ready_folder(records: FileRecords | None = None) -> Path:

@@ -32,7 +32,7 @@ from moe.config.run import RunSettings
 from moe.model.backbone import identify_backbone, read_backbone_config
 from moe.model.heads import Heads, head_key
 from moe.model.mixture import Mixture
-from moe.runs.model_ref import READY, ready_folder
+from moe.runs.model_ref import names_ready, ready_folder
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 FILES = ("*.json", "*.safetensors", "*.yaml", "*.md", "LICENSE")
@@ -192,7 +192,7 @@ def read_trained_expert(init: str) -> TrainedExpert:
 
 def _find(init: str) -> Path:
     """Return the folder of a model, which is downloaded if `init` is a hub id and no folder."""
-    if init == READY and not Path(init).is_dir():
+    if names_ready(init):
         return ready_folder()
     if Path(init).is_dir() or not HUB_ID.fullmatch(init):
         if not Path(init).is_dir():
