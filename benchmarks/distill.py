@@ -59,6 +59,7 @@ class Variant:
         most: unlabelled texts per domain; None uses all; 0 uses none.
         teachers: number of teachers.
         settings: others of `distill`.
+        text: files by domain, instead of `TEXT`.
     """
 
     most: int | None = None

@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 from html import escape
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse
@@ -40,7 +41,7 @@ CARD_PAGE = """<!doctype html>
 <link rel="stylesheet" href="page/page.css">
 </head>
 <body class="card-page">
-<header><p>Model card of {name} · <a href="./">Classify texts with it</a></p></header>
+<header><p>Model card of {name} · <a href="{back}">Classify texts with it</a></p></header>
 <main>
 <article class="card prose">
 {body}</article>
@@ -66,7 +67,8 @@ def add_card_route(routes: APIRouter, manager: ModelManager) -> None:
                 "add the file to the model's folder and reload the model",
             )
             raise RequestError(404, fault)
-        page = CARD_PAGE.format(name=escape(str(served.info["name"])), body=render_card(served.card))
+        back = escape(f"./?{urlencode({'model': model})}" if model else "./")
+        page = CARD_PAGE.format(name=escape(str(served.info["name"])), back=back, body=render_card(served.card))
         return HTMLResponse(page, headers={"Content-Security-Policy": CARD_POLICY})
 
 

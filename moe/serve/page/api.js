@@ -1,6 +1,7 @@
 // Requests to the service: API key, error responses, and retries when the service is busy.
 
 import { byId } from "./elements.js";
+import { chosenModel } from "./models.js";
 
 /** An error response of the service. */
 export class ServiceError extends Error {
@@ -15,14 +16,14 @@ export class ServiceError extends Error {
 const STORAGE_KEY = "key";
 let keyEntered = null;
 
-/** Send a request and return the response; prompts for an API key on status 401 and sends it again. */
+/** Send a request, with a body to the chosen model, and return the response; prompts for an API key on status 401 and sends it again. */
 async function send(path, body, signal) {
   for (;;) {
     const headers = { Accept: "application/json" };
     const key = sessionStorage.getItem(STORAGE_KEY);
     if (key) headers.Authorization = `Bearer ${key}`;
     if (body) headers["Content-Type"] = "application/json";
-    const response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+    const response = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify({ ...body, model: chosenModel }), signal });
     if (response.status === 401) {
       await promptForKey(key, signal);
       continue;
