@@ -93,8 +93,9 @@ def _read_card(folder: Path) -> str | None:
 def _check_integrity(folder: Path) -> None:
     faults = [fault for check in verify(folder).folders for fault in check.faults]
     if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise Fault(f"an intact model at {folder}", f"{faults[0]}{more}", f"run moe verify {folder} for details")
+        number = "a fault" if len(faults) == 1 else f"{len(faults)} faults, the first one"
+        first = faults[0].rstrip(".")
+        raise Fault(f"an intact model at {folder}", f"{number}: {first}", f"run moe verify {folder} for details")
 
 
 def _load_classifier(
