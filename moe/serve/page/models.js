@@ -25,8 +25,11 @@ export function offerModels(models) {
   restoreDraft();
 }
 
+/** After a choice, put back what was typed, and the focus on the list, so that the keyboard goes on from there. */
 function restoreDraft() {
-  const values = JSON.parse(sessionStorage.getItem(DRAFT) ?? "[]");
+  const draft = sessionStorage.getItem(DRAFT);
+  if (draft === null) return;
   sessionStorage.removeItem(DRAFT);
-  values.forEach((value, index) => (byId(FIELDS[index]).value = value));
+  JSON.parse(draft).forEach((value, index) => (byId(FIELDS[index]).value = value));
+  byId("model-select").focus();
 }

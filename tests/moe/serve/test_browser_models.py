@@ -40,6 +40,7 @@ def test_chosen_model_answers_explains_and_shows_its_card(open_page: Any, url: s
     choice.select_option(OTHER)
     expect(page).to_have_title(f"{OTHER} · FinMoE: classify financial text")
     expect(choice).to_have_value(OTHER)
+    expect(choice).to_be_focused()
     expect(page.get_by_label(INPUT)).to_have_value("profit rose today")  # what was typed stays
     classify(page, "profit rose today")
     assert page.locator("#rows tbody").inner_text() != first
