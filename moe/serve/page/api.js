@@ -16,7 +16,7 @@ export class ServiceError extends Error {
 const STORAGE_KEY = "key";
 let keyEntered = null;
 
-/** Send a request, with a body to the chosen model, and return the response; prompts for an API key on status 401 and sends it again. */
+/** Send a request and return the response; a body names the chosen model. Prompts for an API key on status 401 and sends it again. */
 async function send(path, body, signal) {
   for (;;) {
     const headers = { Accept: "application/json" };

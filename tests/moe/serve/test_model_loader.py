@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from serving import write_mixture
+from serving import copy_with_other_expert, write_calibrated_mixture, write_mixture
 
+from experts.errors import Fault
 from moe.export.graph import write_graph
 from moe.inference.graph.onnx_predictor import OnnxPredictor
 from moe.inference.load import LoadOptions, Runtime
@@ -34,3 +35,14 @@ def test_service_with_a_graph_answers_explains_and_describes_itself_as_with_torc
         assert row["label"] == expected["label"]
         assert row["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
         assert row["experts"] == pytest.approx(expected["experts"], abs=1e-4)
+
+
+def test_damaged_model_is_refused_with_the_number_of_its_faults(tmp_path: Path) -> None:
+    copy = copy_with_other_expert(write_calibrated_mixture(tmp_path), tmp_path / "copy")
+    with pytest.raises(Fault, match="found a fault: Expected the calibration") as single:
+        load_served_model(copy)
+    assert ".." not in str(single.value)
+    (copy / "experts" / "forum" / "adapter_model.safetensors").unlink()
+    with pytest.raises(Fault, match=r"found [2-9] faults, the first one: ") as several:
+        load_served_model(copy)
+    assert str(several.value).endswith(f"Run moe verify {copy} for details.")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from serving import build_manager, service_client, write_calibrated_mixture
+from serving import build_manager, client_of_several, service_client, write_calibrated_mixture
 from starlette.testclient import TestClient
 
 from moe.serve.app import build_app
@@ -63,6 +63,13 @@ def test_card_route_returns_the_readme_of_the_model_as_a_page(client: TestClient
     assert "<h1>Mixture of domain experts" in response.text
     assert "<title>mixture · model card</title>" in response.text
     assert "script" not in CARD_POLICY
+
+
+def test_card_links_back_to_the_page_of_its_model(client: TestClient, folder: Path) -> None:
+    assert '<a href="./">Classify texts with it</a>' in client.get("/card").text
+    with client_of_several({"first": folder, 'a "b" & c': folder}) as several:
+        card = several.get("/card", params={"model": 'a "b" & c'}).text
+    assert '<a href="./?model=a+%22b%22+%26+c">Classify texts with it</a>' in card
 
 
 def test_card_has_tables_and_external_links_but_no_front_matter_images_or_links_to_files() -> None:
